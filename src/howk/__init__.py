@@ -1,0 +1,1 @@
+"""howk takes webhooks in and gets them delivered: at least once, and signed."""

@@ -1,0 +1,1 @@
+"""Engines behind the ports. Only `runtime.wiring` names them, and they do not know each other."""

@@ -1,0 +1,155 @@
+"""SQLite as the embedded engine uses it: one thread owns the writing connection and commits what waits together.
+
+Knows nothing of streams or deliveries. Jobs come from the event loop and their results go back to it; a file error
+becomes `Transient`, and nothing of that group happened.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from howk.domain.errors import Full, HowkError, Permanent, Transient
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+_CHUNK = 64
+
+
+def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False) -> sqlite3.Connection:
+    """A connection in manual transaction mode that any thread may use, one at a time."""
+    where = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256)
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def execute_rows(connection: sqlite3.Connection, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
+    """`head` VALUES rows `tail`, many rows to a statement: each statement gives up the interpreter lock but once."""
+    if not rows:
+        return
+    one = "(" + ",".join("?" * len(rows[0])) + ")"
+    full = f"{head} VALUES {','.join([one] * _CHUNK)} {tail}"
+    whole = len(rows) - len(rows) % _CHUNK
+    for start in range(0, whole, _CHUNK):
+        connection.execute(full, [value for row in rows[start : start + _CHUNK] for value in row])
+    rest = rows[whole:]
+    while rest:
+        # Few distinct lengths keep the statement cache warm.
+        size = 1 << (len(rest).bit_length() - 1)
+        sql = f"{head} VALUES {','.join([one] * size)} {tail}"
+        connection.execute(sql, [value for row in rest[:size] for value in row])
+        rest = rest[size:]
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """One transaction: committed at the end, rolled back when anything is raised."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+class Committer(Generic[J, R]):
+    """A thread that runs together every job that waits, and answers when `run` has committed them.
+
+    `run` gets the jobs in the order of `submit` and returns a result for each. `before_answer` is called on the loop
+    with a group's results before any caller sees them, in the order of the commits, even where a caller was cancelled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[list[J]], list[R]],
+        *,
+        before_answer: Callable[[list[R]], None] | None = None,
+        max_group: int = 1024,
+        max_waiting: int = 20_000,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._before_answer = before_answer
+        self._max_group = max_group
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[tuple[J, asyncio.Future[R]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"howk-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: J) -> asyncio.Future[R]:
+        """The job's result, once it is committed. Raises `Full` when too many wait."""
+        if self._closed:
+            raise Transient(f"the {self._name} is closed: the process is stopping, try again")
+        if self._waiting >= self._max_waiting:
+            raise Full(f"{self._waiting} writes wait for the {self._name}: try again in a moment")
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._waiting += 1
+        self._jobs.put((job, future))
+        return future
+
+    async def close(self) -> None:
+        """Commit what waits and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _work(self) -> None:
+        while group := self._take():
+            outcome: list[R] | HowkError = Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
+            try:
+                outcome = self._run([job for job, _ in group])
+            except sqlite3.DatabaseError as error:
+                outcome = translate(self._name, error)
+            finally:
+                self._loop.call_soon_threadsafe(self._answer, [future for _, future in group], outcome)
+
+    def _take(self) -> list[tuple[J, asyncio.Future[R]]]:
+        group: list[tuple[J, asyncio.Future[R]]] = []
+        item = self._jobs.get()
+        try:
+            while item is not None:
+                group.append(item)
+                if len(group) >= self._max_group:
+                    return group
+                item = self._jobs.get_nowait()
+        except Empty:
+            return group
+        if group:
+            self._jobs.put(None)
+        return group
+
+    def _answer(self, futures: list[asyncio.Future[R]], outcome: list[R] | HowkError) -> None:
+        self._waiting -= len(futures)
+        if isinstance(outcome, HowkError):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(outcome)
+            return
+        if self._before_answer is not None:
+            self._before_answer(outcome)
+        for future, result in zip(futures, outcome, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+
+def translate(name: str, error: sqlite3.DatabaseError) -> HowkError:
+    """What a file error means for the caller."""
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return Permanent(f"the file of the {name} is damaged ({error}): stop howk and see docs/failure-modes.md")
+    if code.startswith("SQLITE_FULL"):
+        return Transient(f"the disk is full, so the {name} can't write: free some space; nothing was lost", 5.0)
+    return Transient(f"the {name} can't write ({code or error}): check the disk and its permissions", 2.0)

@@ -1,0 +1,235 @@
+"""The tables of `hot.db` and every statement on them; transactions, threads and validity are `state`'s business."""
+
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.json import decode as decode_json
+from msgspec.json import encode as encode_json
+from msgspec.msgpack import Decoder, Encoder
+from msgspec.structs import replace
+
+from howk.adapters.embedded.db import connect, execute_rows, transaction
+from howk.adapters.embedded.directory import Run
+from howk.domain.delivery import ENDED, Standing, Status, is_current
+from howk.ports.state import Ask, Effect
+
+PRAGMAS = ("page_size=8192", "journal_mode=WAL", "synchronous=OFF", "wal_autocheckpoint=4000", "cache_size=-32768")
+
+_FORMAT = 1
+_COMPRESS_ABOVE = 512
+_SCHEMA = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+    "CREATE TABLE status (id TEXT PRIMARY KEY, series INT, gen INT, state TEXT, ended INT, body BLOB) WITHOUT ROWID",
+    "CREATE INDEX status_ended ON status (ended) WHERE ended > 0",
+    "CREATE TABLE waiting (id TEXT PRIMARY KEY, series INT, gen INT, due INT, lease REAL, token INT, record BLOB)",
+    "CREATE INDEX waiting_due ON waiting (due)",
+)
+_AMONG = "IN (SELECT value FROM json_each(?))"
+_INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body)"
+_INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, record)"
+_OVERWRITE = (
+    "ON CONFLICT (id) DO UPDATE SET series = excluded.series, gen = excluded.gen, state = excluded.state, "
+    "ended = excluded.ended, body = excluded.body"
+)
+
+_encode = Encoder().encode
+_decode = Decoder(Status).decode
+
+
+def distrust(path: Path, previous: Run | None, run: Run) -> str:
+    """Why the file can't be gone on from, "" when it can."""
+    if not path.exists():
+        return "it is missing"
+    try:
+        connection = connect(path)
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+                return "it has another format"
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            session, boot, whole = (meta(connection, name) for name in ("session", "boot", "whole"))
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        return f"it is damaged ({error})"
+    if damage != "ok":
+        return f"it is damaged ({damage})"
+    if previous is None or session != previous.session:
+        return "it is not of the last run"
+    if not whole and boot != run.boot:
+        return "the machine was restarted while it was open"
+    return ""
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """The empty tables."""
+    with transaction(connection):
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def wipe(connection: sqlite3.Connection) -> None:
+    """Forget every delivery; the file is not valid until a rebuild is sealed."""
+    connection.execute("DELETE FROM status")
+    connection.execute("DELETE FROM waiting")
+    set_meta(connection, watermark="{}", valid="")
+
+
+def set_meta(connection: sqlite3.Connection, **values: str) -> None:
+    """Set names of `meta`."""
+    execute_rows(connection, "REPLACE INTO meta", list(values.items()))
+
+
+def meta(connection: sqlite3.Connection, name: str) -> str:
+    """A name of `meta`, "" when it is not set."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else ""
+
+
+def watermark(connection: sqlite3.Connection) -> dict[int, int]:
+    """The next offset of `results` that is not yet in, by partition."""
+    return decode_json(meta(connection, "watermark") or "{}", type=dict[int, int])
+
+
+def set_watermark(connection: sqlite3.Connection, reached: Mapping[int, int]) -> None:
+    """Store how far settle's effects are in."""
+    set_meta(connection, watermark=encode_json(dict(reached)).decode())
+
+
+def count_ended(connection: sqlite3.Connection) -> int:
+    """How many statuses are of deliveries that have ended."""
+    return connection.execute("SELECT count(*) FROM status WHERE ended > 0").fetchone()[0]
+
+
+def count_all(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many deliveries wait, and how many statuses there are."""
+    return connection.execute("SELECT (SELECT count(*) FROM waiting), (SELECT count(*) FROM status)").fetchone()
+
+
+def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
+    """Add statuses of which nothing is known yet."""
+    execute_rows(connection, _INTO_STATUS, [_row(status) for status in statuses], "ON CONFLICT DO NOTHING")
+
+
+def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Standing]:
+    """Where the known ones of these deliveries stand."""
+    found = connection.execute(f"SELECT id, series, gen, state FROM status WHERE id {_AMONG}", (_list(ids),))
+    return {id_: Standing(series, gen, state in ENDED) for id_, series, gen, state in found}
+
+
+def statuses(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Status]:
+    """The known ones of these statuses; the column `state` is ahead of the body while an attempt is in flight."""
+    found = connection.execute(f"SELECT id, state, body FROM status WHERE id {_AMONG}", (_list(ids),))
+    return {id_: replace(_decode(body), state=state) for id_, state, body in found}
+
+
+def pass_current(connection: sqlite3.Connection, asks: Sequence[Ask]) -> list[bool]:
+    """Judge each delivery record, and show those that pass as delivering."""
+    known = standings(connection, [ask.id for ask in asks])
+    passed = [is_current(known.get(ask.id), ask.series, ask.gen) for ask in asks]
+    going = [ask for ask, current in zip(asks, passed, strict=True) if current]
+    connection.execute(
+        f"UPDATE status SET state = 'delivering' WHERE id {_AMONG}",
+        (_list([ask.id for ask in going if ask.id in known]),),
+    )
+    add_pending(connection, [_delivering(ask) for ask in going if ask.id not in known])
+    return passed
+
+
+def _delivering(ask: Ask) -> Status:
+    return Status(
+        id=ask.id,
+        scope=ask.scope,
+        state="delivering",
+        series=ask.series,
+        gen=ask.gen,
+        attempts=ask.attempt - 1,
+        max_attempts=ask.max_attempts,
+        created_at=ask.created_at,
+    )
+
+
+def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, restoring: bool = False) -> None:
+    """Write settled deliveries, of two of one the later. `restoring` never goes back in (series, gen)."""
+    last = {effect.status.id: effect for effect in effects}
+    if restoring:
+        for effect in effects:
+            kept = last[effect.status.id].status
+            if (effect.status.series, effect.status.gen) > (kept.series, kept.gen):
+                last[effect.status.id] = effect
+    guard = " WHERE (excluded.series, excluded.gen) >= (series, gen)" if restoring else ""
+    execute_rows(connection, _INTO_STATUS, [_row(e.status) for e in last.values()], _OVERWRITE + guard)
+    ended = [id_ for id_, effect in last.items() if not effect.due_at]
+    connection.execute(f"DELETE FROM waiting WHERE id {_AMONG}", (_list(ended),))
+    waiting = [
+        (id_, effect.status.series, effect.status.gen, effect.due_at, 0, 0, _pack(effect.record))
+        for id_, effect in last.items()
+        if effect.due_at
+    ]
+    execute_rows(connection, _INTO_WAITING, waiting)
+
+
+def unschedule(connection: sqlite3.Connection, keys: Sequence[tuple[str, int, int]]) -> None:
+    """These (id, series, gen) are in a stream already: they no longer wait."""
+    connection.execute(
+        "DELETE FROM waiting WHERE (id, series, gen) IN "
+        "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
+        (encode_json(keys).decode(),),
+    )
+
+
+def lease_due(
+    connection: sqlite3.Connection, now: int, clock: float, until: float, token: int, limit: int
+) -> list[tuple[str, int, int, bytes]]:
+    """Lease what is due, earliest first: (id, series, gen, delivery record)."""
+    found = connection.execute(
+        "SELECT id, series, gen, record FROM waiting WHERE due <= ? AND lease <= ? ORDER BY due LIMIT ?",
+        (now, clock, limit),
+    ).fetchall()
+    connection.execute(
+        f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, _list([row[0] for row in found]))
+    )
+    return [(id_, series, gen, _unpack(record)) for id_, series, gen, record in found]
+
+
+def next_due(connection: sqlite3.Connection, clock: float) -> int:
+    """When the next retry that nobody leases is due, 0 when there is none."""
+    row = connection.execute("SELECT due FROM waiting WHERE lease <= ? ORDER BY due LIMIT 1", (clock,)).fetchone()
+    return row[0] if row else 0
+
+
+def drop_leased(connection: sqlite3.Connection, token: int, ids: Sequence[str]) -> None:
+    """Forget the waiting rows that are still leased under `token`."""
+    connection.execute(f"DELETE FROM waiting WHERE token = ? AND id {_AMONG}", (token, _list(ids)))
+
+
+def drop_leases(connection: sqlite3.Connection) -> None:
+    """The owner of every lease is gone."""
+    connection.execute("UPDATE waiting SET lease = 0, token = 0 WHERE lease > 0")
+
+
+def prune(connection: sqlite3.Connection, before: int, most: int) -> int:
+    """Drop at most `most` statuses that ended before `before`, oldest first; how many were dropped."""
+    return connection.execute(
+        "DELETE FROM status WHERE id IN (SELECT id FROM status WHERE ended > 0 AND ended < ? ORDER BY ended LIMIT ?)",
+        (before, most),
+    ).rowcount
+
+
+def _list(ids: Sequence[str]) -> str:
+    return encode_json(ids).decode()
+
+
+def _row(status: Status) -> tuple[Any, ...]:
+    return (status.id, status.series, status.gen, status.state, status.ended_at, _encode(status))
+
+
+def _pack(record: bytes) -> bytes:
+    return b"z" + zlib.compress(record, 1) if len(record) > _COMPRESS_ABOVE else b"-" + record
+
+
+def _unpack(stored: bytes) -> bytes:
+    return zlib.decompress(stored[1:]) if stored[:1] == b"z" else stored[1:]

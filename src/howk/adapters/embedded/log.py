@@ -1,0 +1,226 @@
+"""The log on SQLite: WAL, synchronous=FULL, one file, so that an append of several streams is one atomic act.
+
+A row is a batch of records of one stream, its key the offset of the first, as in Kafka; what waits together shares
+one commit and so one fsync. Consumers at the end of a stream are handed what was committed without reading it
+back. There is one partition, 0: the process is the only consumer.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from howk.adapters.embedded import rows, schema
+from howk.adapters.embedded.db import Committer, connect, execute_rows, transaction, translate
+from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.tail import Tail
+from howk.domain.errors import Full, Transient
+from howk.domain.offsets import Finished
+from howk.ports.clock import Clock
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Place, Progress, Record
+
+_MAX_RECORD = 64 << 20
+_MAX_WAITING_BYTES = 256 << 20
+_READ_ROWS = 16
+_READ_BATCH = 1_000
+_T = TypeVar("_T")
+
+Added = dict[str, tuple[int, list[Record]]]
+
+
+class _Append(NamedTuple):
+    records: Sequence[Record]
+    finish: Finish | None
+
+
+class _Trim(NamedTuple):
+    stream: str
+    before: int
+
+
+class _Outcome(NamedTuple):
+    """A job's answer. The group's first also says what the group added to each stream, from which offset, and when."""
+
+    answer: int
+    added: Added
+    at: int
+
+
+class EmbeddedLog:
+    """The `Log` port on one SQLite file."""
+
+    capabilities = Capabilities(atomic_append=True, multi_process=False, max_record=_MAX_RECORD)
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, directory: Directory, clock: Clock) -> None:
+        self._path = path
+        self._directory = directory
+        self._clock = clock
+        self._writer = writer
+        # `_next` is the writer thread's, `_end` the loop's: what consumers may see.
+        self._next = {stream: schema.end(writer, stream) for stream in schema.STREAMS}
+        self._end = dict(self._next)
+        self._finished = schema.load_progress(writer, self._next)
+        self._tails: dict[str, list[Tail]] = {stream: [] for stream in schema.STREAMS}
+        self._reader = connect(path, pragmas=("cache_size=-8192",), read_only=True)
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="howk-log-read")
+        self._loop = asyncio.get_running_loop()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._committer: Committer[_Append | _Trim, _Outcome] = Committer(
+            "log", self._commit, before_answer=self._publish
+        )
+
+    @classmethod
+    def open(cls, directory: Directory, clock: Clock) -> "EmbeddedLog":
+        """Open or create `log.db`. Raises `Permanent` where opening it would hide a loss."""
+        path = directory.path / "log.db"
+        writer = schema.open_writer(path, directory)
+        try:
+            return cls(path, writer, directory, clock)
+        except BaseException:
+            writer.close()
+            raise
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        size = sum([len(value) for _, _, value in records])
+        if self._waiting_bytes + size > _MAX_WAITING_BYTES and self._waiting_bytes:
+            raise Full(f"{self._waiting_bytes >> 20} MiB wait for the log: try again in a moment")
+        self._waiting_bytes += size
+        try:
+            await self._committer.submit(_Append(records, finish))
+        finally:
+            self._waiting_bytes -= size
+
+    def _commit(self, jobs: list[_Append | _Trim]) -> list[_Outcome]:
+        added: Added = {}
+        tables: dict[str, dict[str, bytes]] = {}
+        finished: dict[tuple[str, Place], Finished] = {}
+        for job in jobs:
+            if isinstance(job, _Append):
+                self._gather(job.records, added, tables)
+                if job.finish is not None:
+                    self._merge(finished, job.finish)
+        at = self._clock.now()
+        answers: list[int] = []
+        with transaction(self._writer):
+            for stream, (base, batch) in added.items():
+                execute_rows(self._writer, f"INSERT INTO {schema.name(stream)}", rows.pack(base, at, batch))
+            for table, values in tables.items():
+                schema.put(self._writer, table, values)
+            schema.store_progress(self._writer, finished)
+            answers.extend(self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs)
+        self._finished.update(finished)
+        for stream, (base, batch) in added.items():
+            self._next[stream] = base + len(batch)
+        return [_Outcome(answer, {} if i else added, at) for i, answer in enumerate(answers)]
+
+    def _gather(self, records: Sequence[Record], added: Added, tables: dict[str, dict[str, bytes]]) -> None:
+        for record in records:
+            stream = record.stream
+            if stream in added:
+                added[stream][1].append(record)
+            elif stream in self._next:
+                added[stream] = (self._next[stream], [record])
+            else:
+                tables.setdefault(stream, {})[record.key] = record.value
+
+    def _trim(self, job: _Trim) -> int:
+        unfinished = [state.next for (_, place), state in self._finished.items() if place.stream == job.stream]
+        return schema.trim(self._writer, job.stream, min([job.before, *unfinished]))
+
+    def _merge(self, finished: dict[tuple[str, Place], Finished], finish: Finish) -> None:
+        for place, offsets in finish.offsets.items():
+            key = (finish.group, place)
+            if key not in finished:
+                known = self._finished.get(key)
+                finished[key] = known.copy() if known else Finished(schema.FIRST_OFFSET)
+            finished[key].add_all(offsets)
+
+    def _publish(self, group: list[_Outcome]) -> None:
+        _, added, at = group[0]
+        for stream, (base, records) in added.items():
+            tails = self._tails[stream]
+            self._end[stream] = base + len(records)
+            if any(tail.wants(base) for tail in tails):
+                entries = [Entry(stream, 0, base + i, key, value, at) for i, (_, key, value) in enumerate(records)]
+                for tail in tails:
+                    tail.offer(base, entries)
+            for tail in tails:
+                tail.wake()
+
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        finished = await self._ask(lambda: schema.load_group(self._reader, stream, group))
+
+        async def read(start: int, limit: int) -> Sequence[Entry]:
+            return await self._ask(lambda: self._rows(stream, start, limit))
+
+        tail = Tail(finished, read, lambda: self._end[stream], wake)
+        self._tails[stream].append(tail)
+        return tail
+
+    async def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
+        # Rows change place when they change, so the instant is fixed by one read transaction of its own.
+        snapshot = await self._ask(lambda: schema.snapshot(self._path, table))
+        try:
+            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
+                yield batch
+        finally:
+            snapshot.connection.close()
+
+    async def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
+        del partition
+        while start < stop:
+            batch = await self._ask(lambda at=start: self._rows(stream, at, _READ_BATCH))
+            kept = [entry for entry in batch if entry.offset < stop]
+            if not kept:
+                return
+            yield kept
+            start = kept[-1].offset + 1
+
+    def _rows(self, stream: str, start: int, limit: int) -> list[Entry]:
+        entries: list[Entry] = []
+        while len(entries) < limit:
+            found = schema.rows_from(self._reader, stream, start, _READ_ROWS)
+            if not found:
+                break
+            for row in found:
+                entries.extend(entry for entry in rows.unpack(stream, row) if entry.offset >= start)
+                start = row[0] + row[1]
+                if len(entries) >= limit:
+                    break
+        return entries
+
+    async def bounds(self, stream: str) -> Mapping[Place, tuple[int, int]]:
+        first = await self._ask(lambda: schema.first(self._reader, stream))
+        end = self._end[stream]
+        return {Place(stream, 0): (end if first is None else first, end)}
+
+    async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
+        finished = await self._ask(lambda: schema.load_group(self._reader, stream, group))
+        return {Place(stream, 0): Progress(finished.next, finished.beyond)}
+
+    async def trim(self, stream: str, partition: int, before: int) -> int:
+        del partition
+        return (await self._committer.submit(_Trim(stream, before))).answer
+
+    async def check(self) -> None:
+        await self._ask(lambda: self._reader.execute("SELECT 1").fetchone())
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._committer.close()
+        self._reading.shutdown(wait=True)
+        self._reader.close()
+        await self._loop.run_in_executor(None, schema.close_writer, self._writer, self._directory)
+
+    async def _ask(self, question: Callable[[], _T]) -> _T:
+        if self._closed:
+            raise Transient("the log is closed: the process is stopping, try again")
+        try:
+            return await self._loop.run_in_executor(self._reading, question)
+        except sqlite3.DatabaseError as error:
+            raise translate("log", error) from error

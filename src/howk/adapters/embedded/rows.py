@@ -1,0 +1,72 @@
+"""How a batch of records is stored in one row, and read back with its damage found.
+
+A row is (base offset, count, time in ms, check, body); body is MessagePack of [key, value, check of value] for
+each record. The row's check covers the body and its offset, so a flipped byte and a misplaced row are both found;
+the check of each value then tells which records of a damaged row are still whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+from msgspec import DecodeError
+from msgspec.msgpack import Decoder, Encoder
+
+from howk.ports.log import Entry, Record
+
+Row = tuple[int, int, int, int, bytes]
+
+_MAX_COUNT = 512
+_MAX_BYTES = 1 << 20
+_encode = Encoder().encode
+_decode = Decoder(list[tuple[str, bytes, int]]).decode
+
+
+def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
+    """Rows that hold these records, from offset `base` on."""
+    packed: list[Row] = []
+    items: list[tuple[str, bytes, int]] = []
+    size = 0
+    for _, key, value in records:
+        items.append((key, value, crc32(value)))
+        size += len(value)
+        if size >= _MAX_BYTES or len(items) >= _MAX_COUNT:
+            packed.append(_row(base, at, items))
+            base += len(items)
+            items, size = [], 0
+    if items:
+        packed.append(_row(base, at, items))
+    return packed
+
+
+def _row(base: int, at: int, items: list[tuple[str, bytes, int]]) -> Row:
+    body = _encode(items)
+    return base, len(items), at, _check(base, body), body
+
+
+def _check(base: int, body: bytes) -> int:
+    return crc32(body, base & 0xFFFFFFFF)
+
+
+def unpack(stream: str, row: Row) -> list[Entry]:
+    """The entries of a row, one for each offset it holds. Damaged ones say so and carry the bytes as found."""
+    base, _, at, check, body = row
+    if check == _check(base, body):
+        return [Entry(stream, 0, base + i, key, value, at) for i, (key, value, _) in enumerate(_decode(body))]
+    return list(_salvage(stream, row))
+
+
+def _salvage(stream: str, row: Row) -> Iterator[Entry]:
+    base, count, at, _, body = row
+    damage = f"the stored bytes of {stream} at offset {base} to {base + count - 1} fail their checksum"
+    try:
+        items = _decode(body)
+    except DecodeError:
+        items = []
+    if len(items) != count:
+        # Nothing tells where one record ends: the first offset keeps all the bytes, the others point to it.
+        yield Entry(stream, 0, base, "", body, at, damage)
+        for offset in range(base + 1, base + count):
+            yield Entry(stream, 0, offset, "", b"", at, f"{damage}; the bytes are kept under offset {base}")
+        return
+    for i, (key, value, sum_) in enumerate(items):
+        yield Entry(stream, 0, base + i, key, value, at, "" if crc32(value) == sum_ else damage)

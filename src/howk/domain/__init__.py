@@ -1,0 +1,1 @@
+"""Nouns and decisions. Pure functions of what they are given: no I/O, no clock, no randomness."""

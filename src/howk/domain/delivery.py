@@ -1,0 +1,210 @@
+"""A delivery's life as pure decisions: which result counts, and what it makes of the delivery.
+
+`series` counts runs of attempts and `gen` rises with every re-entry, so duplicates, lost leases and late results
+are told apart without a clock (architecture, records).
+"""
+
+from enum import Enum
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from howk.domain.records import VERSION, DeadLetter, Delivery, Result, Waiting
+from howk.domain.retry import RetryPolicy
+
+State = Literal["pending", "delivering", "failed", "deferred", "delivered", "dead", "cancelled"]
+ENDED: frozenset[str] = frozenset({"delivered", "dead", "cancelled"})
+
+
+class Status(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is known of one delivery, as its owner sees it. `series` and `gen` are the current ones."""
+
+    id: str
+    scope: str
+    state: State
+    series: int = 1
+    gen: int = 0
+    attempts: int = 0
+    max_attempts: int = 0
+    created_at: int = 0
+    last_attempt_at: int = 0
+    last_status_code: int = 0
+    last_error: str = ""
+    next_retry_at: int = 0
+    held_by: str = ""
+    delivered_at: int = 0
+    reason_type: str = ""
+    ended_at: int = 0
+
+
+class Standing(Struct, frozen=True):
+    """Where a known delivery stands, as far as the next result is judged against it."""
+
+    series: int
+    gen: int
+    ended: bool
+
+
+class Verdict(Enum):
+    """What settle makes of a result."""
+
+    APPLY = "apply"
+    HISTORY = "history"
+
+
+def judge(standing: Standing | None, series: int, gen: int, *, success: bool) -> Verdict:
+    """Whether a result moves the delivery or is history only.
+
+    Only the current (series, gen) counts, but a success of any gen ends a series that has not ended. A delivery
+    that is not known is new if the result is of series 1, gen 0, and otherwise has ended.
+    """
+    if standing is None:
+        return Verdict.APPLY if (series, gen) == (1, 0) else Verdict.HISTORY
+    if standing.ended or series != standing.series:
+        return Verdict.HISTORY
+    if success or gen == standing.gen:
+        return Verdict.APPLY
+    return Verdict.HISTORY
+
+
+def is_current(standing: Standing | None, series: int, gen: int) -> bool:
+    """Whether a delivery record may still be sent. An unknown one may when it is a first attempt: its status is
+    written after it is in the log, so a fast reader can be ahead of it."""
+    if standing is None:
+        return (series, gen) == (1, 0)
+    return not standing.ended and (standing.series, standing.gen) == (series, gen)
+
+
+class Moved(Struct, frozen=True):
+    """What a counted result makes of a delivery: its status, and what has to be written beside it."""
+
+    status: Status
+    waiting: Waiting | None = None
+    dead: DeadLetter | None = None
+
+
+def move(result: Result, policy: RetryPolicy) -> Moved:
+    """The next state of a delivery whose current attempt had this result (`judge` said it counts)."""
+    if result.outcome == "delivered":
+        return Moved(_ended(result, "delivered"))
+    reason = _dead_reason(result)
+    if reason:
+        return Moved(_ended(result, "dead", reason), dead=_dead_letter(result, reason))
+    assert result.delivery is not None  # noqa: S101 - `_dead_reason` has ended what carries none
+    return _retry(result, result.delivery, policy)
+
+
+def _dead_reason(result: Result) -> str:
+    if result.outcome == "undecodable":
+        return "undecodable"
+    if result.outcome == "rejected":
+        return result.reason or "unrecoverable"
+    if result.delivery is None:
+        return "undecodable"
+    return "exhausted" if result.attempt >= result.max_attempts else ""
+
+
+def _ended(result: Result, state: State, reason: str = "") -> Status:
+    return Status(
+        id=result.id,
+        scope=result.scope,
+        state=state,
+        series=result.series,
+        gen=result.gen,
+        attempts=result.attempt,
+        max_attempts=result.max_attempts,
+        created_at=result.created_at,
+        last_attempt_at=result.at,
+        last_status_code=result.status_code,
+        last_error=result.error,
+        delivered_at=result.at if state == "delivered" else 0,
+        reason_type=reason,
+        ended_at=result.at,
+    )
+
+
+def _dead_letter(result: Result, reason: str) -> DeadLetter:
+    return DeadLetter(
+        v=VERSION,
+        id=result.id,
+        scope=result.scope,
+        reason=reason,
+        at=result.at,
+        series=result.series,
+        gen=result.gen,
+        attempts=result.attempt,
+        max_attempts=result.max_attempts,
+        created_at=result.created_at,
+        status_code=result.status_code,
+        error=result.error,
+        response=result.response,
+        delivery=result.delivery,
+        source=result.source,
+        raw_base64=result.raw_base64,
+    )
+
+
+def _retry(result: Result, delivery: Delivery, policy: RetryPolicy) -> Moved:
+    due = policy.due(result.at, result.attempt, f"{result.id}/{result.series}", result.retry_after)
+    waiting = Waiting(
+        v=VERSION,
+        delivery=replace(delivery, gen=result.gen + 1, attempt=result.attempt + 1, not_before=due),
+        due_at=due,
+        last_attempt_at=result.at,
+        last_status_code=result.status_code,
+        last_error=result.error,
+    )
+    return Moved(waiting_status(waiting), waiting=waiting)
+
+
+def waiting_status(waiting: Waiting) -> Status:
+    """The status of a delivery that waits for a retry."""
+    delivery = waiting.delivery
+    return Status(
+        id=delivery.targets[0].id,
+        scope=delivery.scope,
+        state="failed",
+        series=delivery.series,
+        gen=delivery.gen,
+        attempts=delivery.attempt - 1,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+        last_attempt_at=waiting.last_attempt_at,
+        last_status_code=waiting.last_status_code,
+        last_error=waiting.last_error,
+        next_retry_at=waiting.due_at,
+    )
+
+
+def dead_status(letter: DeadLetter) -> Status:
+    """The status of a delivery that was given up."""
+    return Status(
+        id=letter.id,
+        scope=letter.scope,
+        state="dead",
+        series=letter.series,
+        gen=letter.gen,
+        attempts=letter.attempts,
+        max_attempts=letter.max_attempts,
+        created_at=letter.created_at,
+        last_attempt_at=letter.at,
+        last_status_code=letter.status_code,
+        last_error=letter.error,
+        reason_type=letter.reason,
+        ended_at=letter.at,
+    )
+
+
+def pending_status(delivery: Delivery, target: str) -> Status:
+    """The status of a delivery that is in the log and waits for this attempt."""
+    return Status(
+        id=target,
+        scope=delivery.scope,
+        state="pending",
+        series=delivery.series,
+        gen=delivery.gen,
+        attempts=delivery.attempt - 1,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+    )

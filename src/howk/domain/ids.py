@@ -1,0 +1,30 @@
+"""Identifiers: a prefix that names the kind and a ULID that sorts by time of creation.
+
+The caller passes the time and the randomness in, so the same inputs make the same id.
+Format: https://github.com/ulid/spec (48 bits of milliseconds, 80 bits of randomness, Crockford base 32).
+"""
+
+from typing import NewType
+
+DeliveryId = NewType("DeliveryId", str)
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+RANDOM_BYTES = 10
+
+
+def ulid(now_ms: int, random: bytes) -> str:
+    """26 characters; `random` is exactly `RANDOM_BYTES` long."""
+    value = (now_ms << 80) | int.from_bytes(random, "big")
+    pairs = _PAIRS
+    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def delivery_id(now_ms: int, random: bytes) -> DeliveryId:
+    """The webhook id a receiver sees: `wh_` and a ULID."""
+    return DeliveryId("wh_" + ulid(now_ms, random))
+
+
+def is_delivery_id(text: str) -> bool:
+    """Whether `text` has the form of a delivery id, so that nothing else reaches a store."""
+    return len(text) == 29 and text.startswith("wh_") and all(c in _ALPHABET for c in text[3:])

@@ -1,0 +1,197 @@
+"""The shapes that walk the corridor. Each is one JSON object with its version in `v`.
+
+Times are milliseconds since the Unix epoch, durations milliseconds. A payload that came as a JSON text stays raw,
+byte for byte; anything else is base64. Secrets stand only in `sealed` (see `domain.sealing`).
+Golden files in `tests/golden` hold what each version wrote; a reader never drops a field it wrote once.
+"""
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeVar
+
+from msgspec import DecodeError, Raw, Struct
+from msgspec.json import Decoder, Encoder
+
+from howk.domain.errors import NewerRecord, Undecodable
+
+VERSION = 1
+
+PENDING = "howk.pending"
+SLOW = "howk.slow"
+RESULTS = "howk.results"
+DEADLETTER = "howk.deadletter"
+STATE = "howk.state"
+
+JSON_TYPE = "application/json"
+
+DeadReason = Literal[
+    "exhausted",
+    "unrecoverable",
+    "endpoint_gone",
+    "undecodable",
+    "invalid_endpoint",
+    "blocked_address",
+    "payload_too_large",
+]
+
+
+class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One receiver of a delivery. `endpoint` has no userinfo and no query: those are in `sealed`."""
+
+    id: str
+    endpoint: str
+    headers: dict[str, str] = {}
+    sealed: str = ""
+
+
+class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One attempt that has to be made. `attempt` counts from 1; (series, gen) says which re-entry this is."""
+
+    v: int
+    scope: str
+    targets: tuple[Target, ...]
+    created_at: int
+    max_attempts: int
+    payload: Raw = Raw()
+    payload_base64: str = ""
+    content_type: str = JSON_TYPE
+    series: int = 1
+    gen: int = 0
+    attempt: int = 1
+    not_before: int = 0
+    expires_at: int = 0
+    ordering_key: str = ""
+    event_id: str = ""
+    trace: str = ""
+
+    @property
+    def body(self) -> bytes:
+        """The exact bytes to send. Raises `Undecodable` when the base64 is broken."""
+        raw = bytes(self.payload)
+        if raw:
+            return raw
+        try:
+            return b64decode(self.payload_base64, validate=True)
+        except Base64Error as error:
+            raise Undecodable(f"payload_base64 is not base64: {error}") from error
+
+
+class Capture(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A receiver's answer, capped. `body_base64` stands when the bytes are not UTF-8."""
+
+    headers: dict[str, str] = {}
+    body: str = ""
+    body_base64: str = ""
+    truncated: bool = False
+
+
+class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The outcome of one attempt. `failed` may be retried; `rejected` ends the series with `reason`.
+
+    A failed or rejected result carries the delivery, cut to its target: all that a retry or a dead letter needs.
+    `undecodable` carries the bytes that could not be read and where they stood (`stream/partition/offset`).
+    """
+
+    v: int
+    id: str
+    scope: str
+    outcome: Literal["delivered", "failed", "rejected", "undecodable"]
+    at: int
+    series: int = 1
+    gen: int = 0
+    attempt: int = 1
+    max_attempts: int = 1
+    created_at: int = 0
+    duration: int = 0
+    status_code: int = 0
+    reason: str = ""
+    error: str = ""
+    retry_after: int = 0
+    response: Capture | None = None
+    delivery: Delivery | None = None
+    source: str = ""
+    raw_base64: str = ""
+
+
+class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A row of `howk.state`: a delivery that waits, as settle last left it. `delivery` is what will be sent next."""
+
+    v: int
+    delivery: Delivery
+    due_at: int
+    last_attempt_at: int = 0
+    last_status_code: int = 0
+    last_error: str = ""
+
+
+class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A delivery given up: why, what was answered last, and the sealed record for a replay."""
+
+    v: int
+    id: str
+    scope: str
+    reason: str
+    at: int
+    series: int = 1
+    gen: int = 0
+    attempts: int = 0
+    max_attempts: int = 0
+    created_at: int = 0
+    status_code: int = 0
+    error: str = ""
+    response: Capture | None = None
+    delivery: Delivery | None = None
+    source: str = ""
+    raw_base64: str = ""
+
+
+class _Version(Struct):
+    v: int
+
+
+class _Versioned(Protocol):
+    @property
+    def v(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Versioned)
+
+
+encode: Callable[[Struct], bytes] = Encoder().encode
+"""A record's bytes. Fields at their defaults are left out."""
+
+_version = Decoder(_Version).decode
+
+
+def reader(kind: type[_T]) -> Callable[[bytes], _T]:
+    """A function that reads one kind of record.
+
+    It raises `NewerRecord` for a version this process does not know, even one whose shape it can't read, and
+    `Undecodable` for everything else that is not such a record.
+    """
+    decode = Decoder(kind).decode
+
+    def read(data: bytes) -> _T:
+        try:
+            record = decode(data)
+        except (DecodeError, RecursionError) as error:
+            _refuse_newer(data)
+            raise Undecodable(f"not a {kind.__name__}: {error}") from error
+        if record.v > VERSION:
+            _refuse_newer(data)
+        return record
+
+    return read
+
+
+def _refuse_newer(data: bytes) -> None:
+    try:
+        version = _version(data).v
+    except (DecodeError, RecursionError):
+        return
+    if version > VERSION:
+        raise NewerRecord(
+            f"a record of version {version} was written by a newer howk (this one knows {VERSION}): "
+            "run the newer version on this data; nothing was dropped"
+        )

@@ -1,0 +1,1 @@
+"""The corridor: the journal at the log's front, the stages that loop, and the rooms that decide."""

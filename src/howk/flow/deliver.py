@@ -1,0 +1,278 @@
+"""Deliver: pending and slow records come in, one attempt each goes out, its outcome goes to `results`.
+
+The gate asks hot state once a batch what is still current; the rest is finished unsent. Knows neither what settle
+makes of an outcome nor when a retry comes.
+"""
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+from urllib.parse import unquote_to_bytes
+
+from msgspec.structs import replace
+
+from howk.domain.endpoints import Endpoint, parse_endpoint, rejoin
+from howk.domain.errors import Undecodable
+from howk.domain.outcome import capture, judge_answer, retry_after
+from howk.domain.records import VERSION, Delivery, Result, Target, reader
+from howk.domain.sealing import Sealer, Secrets
+from howk.domain.settlement import undecodable
+from howk.domain.signing import secret_bytes, signed_head
+from howk.flow import journal
+from howk.flow.stage import Emission, Emit
+from howk.ports.clock import Clock
+from howk.ports.log import Entry, Record
+from howk.ports.sender import Answer, Call, Origin, Sender
+from howk.ports.state import Ask, HotState
+from howk.ports.telemetry import ATTEMPTS, DURATION, ERRORS, STALE, Meter
+
+GROUP = "deliver"
+
+_NOTHING = Secrets()
+_read = reader(Delivery)
+
+
+class DeliverOptions(NamedTuple):
+    """`timeout` in seconds, `capture` in bytes; `redact` are lower-case names of headers whose values are secret."""
+
+    timeout: float
+    capture: int
+    user_agent: str
+    redact: frozenset[str]
+
+
+class _Batch:
+    """An entry in hand: emitted when the last of its targets has an outcome."""
+
+    __slots__ = ("emit", "entry", "left", "records")
+
+    def __init__(self, entry: Entry, emit: Emit, left: int) -> None:
+        self.entry = entry
+        self.emit = emit
+        self.left = left
+        self.records: list[Record] = []
+
+    def done(self, record: Record | None) -> None:
+        if record is not None:
+            self.records.append(record)
+        self.left -= 1
+        if self.left == 0:
+            self.emit(Emission(self.entry, self.records))
+
+
+class _Job(NamedTuple):
+    """One target of an entry."""
+
+    batch: _Batch
+    delivery: Delivery
+    target: Target
+    body: bytes
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.target.id, self.delivery.series, self.delivery.gen
+
+
+class Deliver:
+    """The room."""
+
+    def __init__(
+        self,
+        state: HotState,
+        sender: Sender,
+        sealer: Sealer,
+        clock: Clock,
+        meter: Meter,
+        options: DeliverOptions,
+    ) -> None:
+        self._state = state
+        self._sender = sender
+        self._sealer = sealer
+        self._clock = clock
+        self._meter = meter
+        self._options = options
+        self._flying: set[tuple[str, int, int]] = set()
+        self._outcomes: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._durations: list[float] = []
+        self.cut_off = 0
+
+    async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
+        jobs, unreadable = _jobs(batch, emit)
+        fresh = [job for job in jobs if job.key not in self._flying]
+        passed = await self._state.gate([_ask(job) for job in fresh])
+        self._emit_unreadable(unreadable, emit)
+        going = {id(job) for job, current in zip(fresh, passed, strict=True) if current}
+        calls: list[Call] = []
+        stale = 0
+        for job in jobs:
+            # A twin in this very batch is in `_flying` by now.
+            if id(job) not in going or job.key in self._flying:
+                stale += 1
+                job.batch.done(None)
+                continue
+            call = self._call(job)
+            if isinstance(call, Call):
+                self._flying.add(job.key)
+                calls.append(call)
+            else:
+                job.batch.done(journal.outcome(call, job.delivery.ordering_key))
+        self._sender.send(calls, self._answered)
+        if stale:
+            self._meter.count(STALE, stale)
+
+    async def settled(self, emissions: Sequence[Emission]) -> None:
+        """The outcomes are settle's now; what was counted since the last time is measured at once."""
+        for outcome, count in self._outcomes.items():
+            self._meter.count(ATTEMPTS, count, outcome)
+        for failure, count in self._failures.items():
+            self._meter.count(ERRORS, count, failure)
+        self._meter.observe(DURATION, self._durations)
+        self._outcomes.clear()
+        self._failures.clear()
+        self._durations.clear()
+
+    def _emit_unreadable(self, unreadable: Sequence[tuple[Entry, str]], emit: Emit) -> None:
+        for entry, error in unreadable:
+            result = undecodable(entry.source, entry.value, self._clock.now(), error)
+            emit(Emission(entry, [journal.outcome(result)]))
+
+    def _call(self, job: _Job) -> Call | Result:
+        delivery, target = job.delivery, job.target
+        try:
+            secrets = self._sealer.open(target.sealed, target.id) if target.sealed else _NOTHING
+        except Undecodable as error:
+            return self._refused(job, "undecodable", str(error))
+        try:
+            endpoint = parse_endpoint(rejoin(target.endpoint, "", secrets.query))
+            head = signed_head(
+                webhook_id=target.id,
+                attempt=delivery.attempt,
+                timestamp=self._clock.now() // 1000,
+                body=job.body,
+                keys=[secret_bytes(secret) for secret in secrets.signing],
+                user_agent=self._options.user_agent,
+                content_type=delivery.content_type,
+                headers=_headers(target, secrets),
+            )
+        except ValueError as error:
+            return self._refused(job, "invalid_endpoint", str(error))
+        return _request(endpoint, head, job, self._options.timeout)
+
+    def _refused(self, job: _Job, reason: str, error: str) -> Result:
+        return _result(job, self._clock.now(), "rejected", reason=reason, error=error)
+
+    def _answered(self, call: Call, answer: Answer) -> None:
+        job = cast(_Job, call.context)
+        self._flying.discard(job.key)
+        if answer.failure == "cancelled":
+            # Left unfinished: the next start sends it again under the same id.
+            self.cut_off += 1
+            return
+        now = self._clock.now()
+        outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error)
+        self._outcomes[outcome] += 1
+        self._durations.append(answer.timings.total)
+        if answer.failure:
+            self._failures[answer.failure] += 1
+        result = _result(job, now, outcome, answer, reason, error, self._options)
+        job.batch.done(journal.outcome(result, job.delivery.ordering_key))
+
+
+def _jobs(batch: Sequence[Entry], emit: Emit) -> tuple[list[_Job], list[tuple[Entry, str]]]:
+    jobs: list[_Job] = []
+    unreadable: list[tuple[Entry, str]] = []
+    for entry in batch:
+        try:
+            if entry.damage:
+                raise Undecodable(entry.damage)
+            delivery = _read(entry.value)
+            body = delivery.body
+            if not delivery.targets:
+                raise Undecodable("the delivery names no target")
+        except Undecodable as error:
+            unreadable.append((entry, str(error)))
+            continue
+        held = _Batch(entry, emit, len(delivery.targets))
+        for target in delivery.targets:
+            jobs.append(_Job(held, delivery, target, body))
+    return jobs, unreadable
+
+
+def _ask(job: _Job) -> Ask:
+    delivery = job.delivery
+    return Ask(
+        job.target.id,
+        delivery.series,
+        delivery.gen,
+        delivery.scope,
+        delivery.attempt,
+        delivery.max_attempts,
+        delivery.created_at,
+    )
+
+
+def _headers(target: Target, secrets: Secrets) -> dict[str, str]:
+    headers = {**target.headers, **secrets.headers}
+    if secrets.userinfo and not any(name.lower() == "authorization" for name in headers):
+        user = b64encode(unquote_to_bytes(secrets.userinfo)).decode()
+        headers["Authorization"] = f"Basic {user}"
+    return headers
+
+
+def _request(endpoint: Endpoint, head: bytes, job: _Job, timeout: float) -> Call:
+    origin = Origin(endpoint.scheme, endpoint.host, endpoint.port)
+    return Call(origin, endpoint.target, head, job.body, timeout, job)
+
+
+def _result(
+    job: _Job,
+    now: int,
+    outcome: str,
+    answer: Answer | None = None,
+    reason: str = "",
+    error: str = "",
+    options: DeliverOptions | None = None,
+) -> Result:
+    delivery, target = job.delivery, job.target
+    status = answer.status if answer else 0
+    duration = round(answer.timings.total * 1000) if answer else 0
+    if outcome == "delivered":
+        return Result(
+            v=VERSION,
+            id=target.id,
+            scope=delivery.scope,
+            outcome="delivered",
+            at=now,
+            series=delivery.series,
+            gen=delivery.gen,
+            attempt=delivery.attempt,
+            max_attempts=delivery.max_attempts,
+            created_at=delivery.created_at,
+            duration=duration,
+            status_code=status,
+        )
+    response = None
+    if answer and answer.status and options:
+        response = capture(answer.headers, answer.body, options.redact, options.capture, truncated=answer.truncated)
+    cut = delivery if len(delivery.targets) == 1 else replace(delivery, targets=(target,))
+    return Result(
+        v=VERSION,
+        id=target.id,
+        scope=delivery.scope,
+        outcome="rejected" if outcome == "rejected" else "failed",
+        at=now,
+        series=delivery.series,
+        gen=delivery.gen,
+        attempt=delivery.attempt,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+        duration=duration,
+        status_code=status,
+        reason=reason,
+        error=error,
+        retry_after=retry_after(status, answer.headers, now) if answer else 0,
+        response=response,
+        delivery=cut,
+    )

@@ -1,0 +1,94 @@
+"""The front of the log: what every room shares of encoding, keys and measuring. Rooms meet here and nowhere else.
+
+Knows the shapes of records and which stream each goes to; knows no engine and takes no decision.
+"""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from howk.domain.offsets import Finished
+from howk.domain.records import (
+    DEADLETTER,
+    PENDING,
+    RESULTS,
+    SLOW,
+    STATE,
+    DeadLetter,
+    Delivery,
+    Result,
+    Waiting,
+    encode,
+)
+from howk.ports.log import Entry, Finish, Log, Record
+from howk.ports.telemetry import APPEND, Meter
+
+
+def key_of(scope: str, delivery: str, ordering_key: str = "") -> str:
+    """What decides the order of a delivery's records."""
+    return f"{scope}/{ordering_key or delivery}"
+
+
+def pending(delivery: Delivery) -> Record:
+    """A first attempt, for the fresh lane."""
+    return Record(PENDING, key_of(delivery.scope, delivery.targets[0].id, delivery.ordering_key), encode(delivery))
+
+
+def slow(delivery: Delivery, value: bytes) -> Record:
+    """A retry that is due; `value` is the delivery as settle wrote it."""
+    return Record(SLOW, key_of(delivery.scope, delivery.targets[0].id, delivery.ordering_key), value)
+
+
+def outcome(result: Result, ordering_key: str = "") -> Record:
+    """The outcome of one attempt."""
+    return Record(RESULTS, key_of(result.scope, result.id, ordering_key), encode(result))
+
+
+def waits(waiting: Waiting) -> Record:
+    """The row of a delivery that waits."""
+    return Record(STATE, waiting.delivery.targets[0].id, encode(waiting))
+
+
+def waits_no_more(delivery: str) -> Record:
+    """The tombstone of a delivery that has ended."""
+    return Record(STATE, delivery, b"")
+
+
+def dead(letter: DeadLetter) -> Record:
+    """A delivery given up."""
+    return Record(DEADLETTER, key_of(letter.scope, letter.id), encode(letter))
+
+
+class Journal:
+    """The log as rooms and stages use it, measured."""
+
+    def __init__(self, log: Log, meter: Meter) -> None:
+        self.log = log
+        self._meter = meter
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        """See `Log.append`."""
+        began = time.perf_counter()
+        await self.log.append(records, finish)
+        self._meter.observe(APPEND, (time.perf_counter() - began,))
+
+    def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
+        """See `Log.replay`."""
+        return self.log.replay(table)
+
+    def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
+        """See `Log.read`."""
+        return self.log.read(stream, partition, start, stop)
+
+    async def all(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
+        """Every record that a stream keeps now."""
+        for place, (start, stop) in (await self.log.bounds(stream)).items():
+            async for batch in self.log.read(stream, place.partition, start, stop):
+                yield batch
+
+    async def unfinished(self, stream: str, group: str) -> AsyncIterator[Sequence[Entry]]:
+        """Every record of a stream that a group has not finished."""
+        bounds = await self.log.bounds(stream)
+        for place, progress in (await self.log.progress(stream, group)).items():
+            finished = Finished(progress.next, progress.beyond)
+            async for batch in self.log.read(stream, place.partition, progress.next, bounds[place][1]):
+                yield [entry for entry in batch if entry.offset not in finished]

@@ -1,0 +1,42 @@
+"""From results to what hot state holds: the one way, for settle as it goes and for reconcile when it goes again."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from howk.domain.delivery import Moved, Standing
+from howk.domain.records import Result, encode
+from howk.domain.retry import RetryPolicy
+from howk.domain.settlement import read_result, settle
+from howk.ports.log import Entry
+from howk.ports.state import Effect, HotState
+
+
+class Judged(NamedTuple):
+    """A result, what it makes of its delivery (None: history only), and where that stood before."""
+
+    entry: Entry
+    result: Result
+    moved: Moved | None
+    before: Standing | None
+
+
+async def judge(batch: Sequence[Entry], state: HotState, policy: RetryPolicy) -> list[Judged]:
+    """Settle's decisions on a batch of `results`, in order. Raises `NewerRecord` before it has asked anything."""
+    results = [read_result(entry.value, entry.source, entry.at, entry.damage) for entry in batch]
+    ids = list({result.id for result in results})
+    found = await state.standing(ids)
+    standings = {id_: standing for id_, standing in zip(ids, found, strict=True) if standing is not None}
+    moves = settle(results, standings, policy)
+    return [Judged(entry, result, *move) for entry, result, move in zip(batch, results, moves, strict=True)]
+
+
+def effect_of(moved: Moved) -> Effect:
+    """What a move changes in hot state."""
+    if moved.waiting is None:
+        return Effect(moved.status)
+    return Effect(moved.status, moved.waiting.due_at, encode(moved.waiting.delivery))
+
+
+def watermark_of(batch: Sequence[Entry]) -> dict[int, int]:
+    """The next offset of each partition after a batch that was read in order."""
+    return {entry.partition: entry.offset + 1 for entry in batch}

@@ -1,0 +1,281 @@
+"""The only loops. A stage reads for its room, bounds what is in hand, and writes what the room gives back.
+
+A room says for each record what comes of it by calling `emit`; the stage gathers what has come, appends it together
+with the progress in one act, and only then tells the room. A room decides; it never waits for work, retries, or
+starts a task.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from howk.domain.errors import NewerRecord, Transient
+from howk.domain.limits import Shares
+from howk.flow.journal import Journal
+from howk.ports.clock import Clock
+from howk.ports.log import Consumer, Entry, Finish, Place, Record
+from howk.ports.telemetry import BACKLOG, STAGE_RETRIES, Meter, Reporter
+
+_MAX_BYTES_IN_HAND = 64 << 20
+_MAX_PAUSE = 10.0
+_FOREVER = 1 << 62
+_T = TypeVar("_T")
+
+
+class Emission(NamedTuple):
+    """What came of an entry. `effect` is the room's own, handed back when the records are durable."""
+
+    entry: Entry
+    records: Sequence[Record]
+    effect: object = None
+
+
+Emit = Callable[[Emission], None]
+
+
+class Room(Protocol):
+    """A room that takes records. `take` emits exactly once for each entry, then or later, and raises only before it
+    has emitted anything; `Transient` from either call means that the stage calls again."""
+
+    async def take(self, batch: Sequence[Entry], emit: Emit) -> None: ...
+
+    async def settled(self, emissions: Sequence[Emission]) -> None:
+        """These emissions are durable, in the order given."""
+        ...
+
+
+class Lane(NamedTuple):
+    """A stream that a stage reads, and its share when several have records."""
+
+    stream: str
+    weight: int = 1
+    held: bool = False
+    """Not read until `open_lanes`."""
+
+
+class Stage:
+    """One room's reading of its lanes as one group.
+
+    `window` bounds how many entries are in hand. With `one_at_a_time` a batch is durable and settled before the next
+    is read: for a room whose decisions build on the ones before.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        room: Room,
+        lanes: Sequence[Lane],
+        journal: Journal,
+        window: int,
+        meter: Meter,
+        reporter: Reporter,
+        *,
+        one_at_a_time: bool = False,
+    ) -> None:
+        self.group = group
+        self.problem = ""
+        self._room = room
+        self._lanes = tuple(lanes)
+        self._journal = journal
+        self._window = window
+        self._meter = meter
+        self._reporter = reporter
+        self._one_at_a_time = one_at_a_time
+        self._shares = Shares([lane.weight for lane in lanes])
+        self._emitted: list[Emission] = []
+        self._in_hand = 0
+        self._bytes_in_hand = 0
+        self._closing = False
+        self._lanes_open = False
+        self._writing = False
+        self._progressed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._something = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def run(self) -> None:
+        """Read and write until cancelled; raises what no retry can mend."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write())
+            group.create_task(self._read())
+
+    def open_lanes(self) -> None:
+        """Read the lanes that were held back too."""
+        self._lanes_open = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Read no more. What is in hand goes on."""
+        self._closing = True
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Returns when nothing is in hand."""
+        await self._idle.wait()
+
+    async def flushed(self) -> None:
+        """Returns when everything that was emitted is durable."""
+        while self._emitted or self._writing:
+            self._progressed.clear()
+            await self._progressed.wait()
+
+    async def caught_up(self) -> None:
+        """Returns when everything has been finished that the lanes held at the call."""
+        ends: dict[Place, int] = {}
+        for lane in self._lanes:
+            bounds = await self._journal.log.bounds(lane.stream)
+            ends.update({place: end for place, (_, end) in bounds.items()})
+        self._progressed.clear()
+        while any([await self._reached(place) < end for place, end in ends.items()]):
+            await self._progressed.wait()
+            self._progressed.clear()
+
+    async def _reached(self, place: Place) -> int:
+        return (await self._journal.log.progress(place.stream, self.group))[place].next
+
+    @property
+    def in_hand(self) -> int:
+        """Entries read whose outcome is not durable yet."""
+        return self._in_hand
+
+    async def _read(self) -> None:
+        consumers = [await self._journal.log.consume(lane.stream, self.group, self._wake.set) for lane in self._lanes]
+        while not self._closing:
+            self._wake.clear()
+            batch = await self._insist(lambda: self._fetch(consumers))
+            for lane, consumer in zip(self._lanes, consumers, strict=True):
+                self._meter.gauge(BACKLOG, consumer.backlog(), lane.stream)
+            if not batch:
+                await self._wake.wait()
+                continue
+            self._in_hand += len(batch)
+            self._bytes_in_hand += sum([len(entry.value) for entry in batch])
+            self._idle.clear()
+            try:
+                await self._insist(lambda batch=batch: self._room.take(batch, self._emit))
+            except NewerRecord as error:
+                # The batch stays unfinished: the version that wrote it takes it from here.
+                self.problem = str(error)
+                self._reporter.warn("stage_stalled", str(error), stage=self.group)
+                self._in_hand -= len(batch)
+                if self._in_hand == 0:
+                    self._idle.set()
+                return
+            if self._one_at_a_time:
+                await self._idle.wait()
+
+    async def _fetch(self, consumers: Sequence[Consumer]) -> Sequence[Entry]:
+        free = self._window - self._in_hand
+        if free <= 0 or self._bytes_in_hand >= _MAX_BYTES_IN_HAND:
+            return ()
+        ready = [
+            consumer.ready() and (self._lanes_open or not lane.held)
+            for lane, consumer in zip(self._lanes, consumers, strict=True)
+        ]
+        batch: list[Entry] = []
+        for consumer, places in zip(consumers, self._shares.deal(free, ready), strict=True):
+            if places:
+                batch.extend(await consumer.fetch(places))
+        return batch
+
+    def _emit(self, emission: Emission) -> None:
+        self._emitted.append(emission)
+        self._something.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            emissions, self._emitted = self._emitted, []
+            if not emissions:
+                continue
+            self._writing = True
+            records = [record for emission in emissions for record in emission.records]
+            finish = self._finish(emissions)
+            await self._insist(lambda records=records, finish=finish: self._journal.append(records, finish))
+            await self._insist(lambda emissions=emissions: self._room.settled(emissions))
+            self._in_hand -= len(emissions)
+            self._bytes_in_hand -= sum([len(emission.entry.value) for emission in emissions])
+            if self._in_hand == 0:
+                self._idle.set()
+            self._writing = False
+            self._progressed.set()
+            self._wake.set()
+
+    def _finish(self, emissions: Sequence[Emission]) -> Finish:
+        offsets: dict[Place, list[int]] = {}
+        for entry, _, _ in emissions:
+            place = Place(entry.stream, entry.partition)
+            if place in offsets:
+                offsets[place].append(entry.offset)
+            else:
+                offsets[place] = [entry.offset]
+        return Finish(self.group, offsets)
+
+    async def _insist(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        return await insist(act, self.group, self._meter, self._reporter)
+
+
+class Ticker:
+    """A stage without a stream: calls `turn`, which answers with the seconds until it wants to be called again."""
+
+    def __init__(
+        self, name: str, turn: Callable[[], Awaitable[float]], clock: Clock, meter: Meter, reporter: Reporter
+    ) -> None:
+        self._name = name
+        self._turn = turn
+        self._clock = clock
+        self._meter = meter
+        self._reporter = reporter
+        self._closing = False
+        self._wake = asyncio.Event()
+        self._sleeps_until = 0
+
+    async def run(self) -> None:
+        """Turn until closed."""
+        while not self._closing:
+            self._wake.clear()
+            # Whatever falls due during the turn may have come too late for it.
+            self._sleeps_until = _FOREVER
+            pause = await insist(self._turn, self._name, self._meter, self._reporter)
+            if pause > 0:
+                self._sleeps_until = self._clock.now() + round(pause * 1000)
+                await _either(self._wake, pause)
+
+    def wake_by(self, due: int) -> None:
+        """Something is due at this Unix time in milliseconds: the pause is cut short where it is longer."""
+        if due < self._sleeps_until:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Take no further turn."""
+        self._closing = True
+        self._wake.set()
+
+
+async def insist(act: Callable[[], Awaitable[_T]], who: str, meter: Meter, reporter: Reporter) -> _T:
+    """Call until it does not raise `Transient`, with a growing pause."""
+    failures = 0
+    while True:
+        try:
+            return await act()
+        except Transient as error:
+            failures += 1
+            meter.count(STAGE_RETRIES, 1, who)
+            reporter.warn("stage_retry", str(error), stage=who, failures=failures)
+            await asyncio.sleep(min(error.retry_after * failures, _MAX_PAUSE))
+
+
+async def each(batches: AsyncIterator[Sequence[_T]], act: Callable[[Sequence[_T]], Awaitable[None]]) -> None:
+    """Hand every batch of a finite reading to `act`, one after the other."""
+    async for batch in batches:
+        await act(batch)
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

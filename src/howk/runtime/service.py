@@ -1,0 +1,224 @@
+"""One process from start to stop: opens the house, starts its stages in order, drains them in reverse.
+
+Signals are handled here and nowhere else. The first SIGTERM or SIGINT closes the door and drains; the second aborts.
+Whatever ends unexpectedly takes the process down, loudly.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import cast
+
+import uvicorn
+import uvloop
+
+from howk.domain.errors import HowkError, Transient
+from howk.flow.stage import insist
+from howk.ports.telemetry import IN_FLIGHT
+from howk.runtime.door import Trust, listen, trust, url_of
+from howk.runtime.loading import Loaded
+from howk.runtime.observability import Lines, Metrics
+from howk.runtime.settings import Settings
+from howk.runtime.wiring import House, build
+from howk.web.app import App, Limits
+from howk.web.guard import Guard
+
+# Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
+_SWITCH_INTERVAL = 0.0005
+_REQUESTS_END_WITHIN = 5
+_MAX_REQUESTS = 4_096
+_KEEP_ALIVE = 75
+_FLUSH_WITHIN = 5.0
+
+
+def run(loaded: Loaded, announce: Callable[[str], None] = lambda _: None) -> int:
+    """Serve until a signal; the exit code. `announce` gets the door's URL once it is open."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    logging = loaded.settings.logging
+    service = _Service(loaded, Lines(form=logging.format, least=logging.level), announce)
+    code = 1
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(service.run())
+    except* HowkError as group:
+        for error in _leaves(group):
+            print(f"howk: {error}", file=sys.stderr)  # noqa: T201 - why the start was refused or the run ended
+    return code
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast(BaseExceptionGroup[BaseException], error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: the service has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class _Service:
+    """Start, serve, stop."""
+
+    def __init__(self, loaded: Loaded, reporter: Lines, announce: Callable[[str], None]) -> None:
+        self._settings: Settings = loaded.settings
+        self._inert = loaded.inert
+        self._reporter = reporter
+        self._announce = announce
+        self._metrics = Metrics()
+        self._recovered = False
+        self._stop = asyncio.Event()
+        self._abort = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        trusted = trust(self._settings)
+        with contextlib.closing(listen(self._settings.api.host, self._settings.api.port)) as door:
+            async with self._house(trusted) as house:
+                self._listen_for_signals()
+                return await self._serve(house, trusted, door)
+
+    @contextlib.asynccontextmanager
+    async def _house(self, trusted: Trust) -> AsyncGenerator[House]:
+        house = await build(self._settings, trusted, self._metrics, self._reporter)
+        try:
+            yield house
+        finally:
+            await house.sender.close()
+            await house.state.close()
+            await house.log.close()
+            house.directory.close()
+
+    async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
+        server = self._server(house, trusted)
+        self._say_start(url_of(door), trusted, house)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(server.serve(sockets=[door]))
+            self._loops = [group.create_task(house.deliver_stage.run()), group.create_task(self._open(house, group))]
+            self._announce(url_of(door))
+            await self._stop.wait()
+            code = await self._drain(house, server, serving)
+            for loop in (serving, *self._loops):
+                loop.cancel()
+        self._reporter.say("stopped", "howk has stopped")
+        return code
+
+    async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
+        """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
+        await insist(house.reconcile.recover, "reconcile", self._metrics, self._reporter)
+        self._loops.append(group.create_task(house.settle_stage.run()))
+        await house.settle_stage.caught_up()
+        house.deliver_stage.open_lanes()
+        self._loops.append(group.create_task(house.schedule.run()))
+        self._recovered = True
+
+    def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
+        api = self._settings.api
+
+        def expose() -> bytes:
+            self._metrics.gauge(IN_FLIGHT, house.sender.in_flight())
+            return self._metrics.expose()
+
+        app = App(
+            house.ingest,
+            house.state,
+            Guard(trusted.keys, loopback_only=trusted.loopback),
+            Limits(api.max_request_size, api.max_batch_size, api.max_batch),
+            self._metrics,
+            expose,
+            lambda: self._unready(house),
+        )
+        return _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_MAX_REQUESTS,
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
+            )
+        )
+
+    async def _unready(self, house: House) -> str:
+        if self._stop.is_set():
+            return "howk is stopping"
+        if not self._recovered:
+            return "hot state is being brought up to date from the log"
+        problem = house.deliver_stage.problem or house.settle_stage.problem
+        if problem:
+            return problem
+        try:
+            await house.log.check()
+        except Transient as error:
+            return str(error)
+        return ""
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._abort.set()
+        self._stop.set()
+
+    async def _drain(self, house: House, server: uvicorn.Server, serving: "asyncio.Task[None]") -> int:
+        """Close the door, let what is in flight end within `delivery.drain`, and say what was cut."""
+        self._reporter.say("stopping", "the door is closed", in_flight=house.sender.in_flight())
+        server.should_exit = True
+        house.schedule.close()
+        house.deliver_stage.close()
+        drained = asyncio.ensure_future(self._drained(house, serving))
+        aborted = asyncio.ensure_future(self._abort.wait())
+        await asyncio.wait(
+            {drained, aborted}, timeout=self._settings.delivery.drain, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not drained.done():
+            house.sender.abort()
+            await asyncio.wait({asyncio.ensure_future(house.deliver_stage.flushed())}, timeout=_FLUSH_WITHIN)
+            cut = house.deliver.cut_off
+            self._reporter.warn("cut_off", f"{cut} attempts were cut; they are made again at the next start", count=cut)
+        elif error := drained.exception():
+            raise error
+        drained.cancel()
+        aborted.cancel()
+        return 1 if self._abort.is_set() else 0
+
+    async def _drained(self, house: House, serving: "asyncio.Task[None]") -> None:
+        await asyncio.wait({serving})
+        await house.deliver_stage.drained()
+        if self._recovered:
+            await house.settle_stage.caught_up()
+            house.settle_stage.close()
+            await house.settle_stage.drained()
+
+    def _say_start(self, url: str, trusted: Trust, house: House) -> None:
+        self._reporter.say("started", f"howk listens on {url}", data_dir=str(house.directory.path))
+        if house.key_made:
+            self._reporter.say(
+                "key_generated",
+                "a key that seals secrets was made: back it up with the data directory",
+                path=str(house.directory.path / "secret.key"),
+            )
+        if trusted.trial:
+            self._reporter.say(
+                "trial_mode",
+                "trial mode: no key is needed on this machine, and receivers on this machine (loopback) are allowed; "
+                "set HOWK_DELIVERY_ALLOW_PRIVATE_NETWORKS to true or false, or api.keys, to end it",
+            )
+        for key in self._inert:
+            self._reporter.warn("setting_without_effect", f"{key} is set, but this version does not act on it yet")

@@ -1,0 +1,246 @@
+"""The HTTP door as plain ASGI: routes, limits and the two hot paths; no framework stands before a room.
+
+Everything that can be known of a request before its body is read is checked before. Times go out as RFC 3339.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from msgspec.json import encode
+
+from howk._version import __version__
+from howk.domain.delivery import Status
+from howk.domain.errors import HowkError, Rejected
+from howk.domain.ids import is_delivery_id
+from howk.flow.ingest import Ingest
+from howk.ports.state import HotState
+from howk.ports.telemetry import REQUESTS, Meter
+from howk.web.envelope import read_batch, read_enqueue
+from howk.web.guard import Guard
+from howk.web.problems import Headers, Problem, problem_of
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_JSON = (b"content-type", b"application/json")
+_PROBLEM = (b"content-type", b"application/problem+json")
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_MAX_PATH = 2_048
+
+
+class Reply(NamedTuple):
+    """What goes back. `route` is the pattern, for the metric."""
+
+    status: int
+    body: bytes
+    route: str
+    headers: Headers = []  # noqa: RUF012 - never changed; a NamedTuple default
+
+
+class Request(NamedTuple):
+    """A request whose head is known; `body` reads the rest up to a bound."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+
+
+class Limits(NamedTuple):
+    """Bytes of a request, bytes of a batch request, and items in a batch."""
+
+    request: int
+    batch: int
+    items: int
+
+
+class App:
+    """The ASGI application. `readiness` says why the process is not ready, "" when it is."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        state: HotState,
+        guard: Guard,
+        limits: Limits,
+        meter: Meter,
+        expose: Callable[[], bytes],
+        readiness: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._ingest = ingest
+        self._state = state
+        self._guard = guard
+        self._limits = limits
+        self._meter = meter
+        self._expose = expose
+        self._readiness = readiness
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive)
+        try:
+            reply = await self._answer(request)
+        except Problem as problem:
+            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
+        except HowkError as error:
+            problem = problem_of(error)
+            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
+        except _Gone:
+            return
+        self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
+        await _send(send, reply)
+
+    async def _answer(self, request: Request) -> Reply:
+        self._guard.check_host(request.headers)
+        path = request.path
+        if path.startswith("/webhooks/"):
+            self._guard.check_key(request.headers)
+            return await self._webhooks(request, path.split("/")[2:])
+        if path in ("/health", "/healthz"):
+            _allow(request, "GET", "HEAD")
+            return _json(200, {"status": "ok", "version": __version__}, "/health")
+        if path == "/ready":
+            _allow(request, "GET", "HEAD")
+            return await self._ready()
+        if path == "/metrics":
+            _allow(request, "GET")
+            return Reply(200, self._expose(), "/metrics", [_TEXT])
+        raise Problem(404, "not_found", f"there is no route {request.method} {path[:200]}")
+
+    async def _webhooks(self, request: Request, parts: list[str]) -> Reply:
+        match parts:
+            case [config_id, "enqueue"]:
+                _allow(request, "POST")
+                return await self._enqueue(request, config_id)
+            case [config_id, "enqueue", "batch"]:
+                _allow(request, "POST")
+                return await self._enqueue_batch(request, config_id)
+            case [webhook_id, "status"]:
+                _allow(request, "GET", "HEAD")
+                return await self._status(webhook_id)
+            case _:
+                raise Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
+
+    async def _enqueue(self, request: Request, config_id: str) -> Reply:
+        item = read_enqueue(await _read(request, self._limits.request, "api.max_request_size"))
+        route = "/webhooks/{config_id}/enqueue"
+        answer = (await self._ingest.accept(config_id, (item,), route))[0]
+        if isinstance(answer, Rejected):
+            raise answer
+        return Reply(202, b'{"webhook_id":"%b","status":"pending"}' % answer.encode(), route, [_JSON])
+
+    async def _enqueue_batch(self, request: Request, config_id: str) -> Reply:
+        body = await _read(request, self._limits.batch, "api.max_batch_size")
+        items = read_batch(body, self._limits.items)
+        route = "/webhooks/{config_id}/enqueue/batch"
+        good = [item for item in items if not isinstance(item, Rejected)]
+        answers = iter(await self._ingest.accept(config_id, good, route))
+        outcomes = [item if isinstance(item, Rejected) else next(answers) for item in items]
+        accepted = sum([isinstance(outcome, str) for outcome in outcomes])
+        document = {
+            "accepted": accepted,
+            "failed": len(outcomes) - accepted,
+            "webhooks": [_item(index, outcome) for index, outcome in enumerate(outcomes)],
+        }
+        return _json(202 if accepted else 422, document, route)
+
+    async def _status(self, webhook_id: str) -> Reply:
+        found = (await self._state.status((webhook_id,)))[0] if is_delivery_id(webhook_id) else None
+        if found is None:
+            raise Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
+        return _json(200, view(found), "/webhooks/{webhook_id}/status")
+
+    async def _ready(self) -> Reply:
+        reason = await self._readiness()
+        if reason:
+            raise Problem(503, "not_ready", reason, headers=[(b"retry-after", b"1")])
+        return _json(200, {"status": "ready"}, "/ready")
+
+
+def view(status: Status) -> dict[str, object]:
+    """A status as its owner sees it."""
+    return {
+        "webhook_id": status.id,
+        "config_id": status.scope,
+        "state": status.state,
+        "attempts": status.attempts,
+        "max_attempts": status.max_attempts,
+        "last_attempt_at": _time(status.last_attempt_at),
+        "last_status_code": status.last_status_code or None,
+        "last_error": status.last_error or None,
+        "next_retry_at": _time(status.next_retry_at),
+        "held_by": status.held_by or None,
+        "delivered_at": _time(status.delivered_at),
+        "reason_type": status.reason_type or None,
+    }
+
+
+def _time(milliseconds: int) -> str | None:
+    if not milliseconds:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _item(index: int, outcome: str | Rejected) -> dict[str, object]:
+    if isinstance(outcome, str):
+        return {"index": index, "webhook_id": outcome, "status": "pending"}
+    return {"index": index, "code": outcome.code, "detail": str(outcome)}
+
+
+def _json(status: int, document: object, route: str) -> Reply:
+    return Reply(status, encode(document), route, [_JSON])
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        allowed = ", ".join(methods)
+        raise Problem(
+            405,
+            "method_not_allowed",
+            f"this route takes {allowed}",
+            headers=[(b"allow", allowed.encode())],
+        )
+
+
+class _Gone(Exception):
+    """The client left before its request was whole."""
+
+
+async def _read(request: Request, limit: int, setting: str) -> bytes:
+    """The JSON body. Asking for its content type is what keeps a web page's plain form from posting here."""
+    headers = request.headers
+    media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
+        raise Problem(415, "unsupported_media_type", "send the body as Content-Type: application/json")
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise Problem(415, "unsupported_media_type", "send the body without Content-Encoding")
+    length = headers.get(b"content-length", b"0")
+    if int(length) > limit:
+        raise _too_large(limit, setting)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit, setting)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int, setting: str) -> Problem:
+    return Problem(413, "request_too_large", f"the request is larger than {limit} bytes ({setting})")
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

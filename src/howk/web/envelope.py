@@ -1,0 +1,138 @@
+"""Request bodies: bytes come in, `Enqueue` comes out with its payload's exact bytes, or a refusal that names the field.
+
+Strict where JSON readers differ: not UTF-8, a key given twice in the envelope, too deep a nesting are all refused, so
+that what was checked is what is sent.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
+from msgspec.json import Decoder
+
+from howk.domain.errors import FieldProblem, Rejected
+from howk.flow.ingest import Enqueue
+
+MALFORMED = "malformed"
+_MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
+
+
+class _Batch(Struct, forbid_unknown_fields=True):
+    webhooks: list[Raw]
+
+
+_decode = Decoder(Enqueue).decode
+_decode_batch = Decoder(_Batch).decode
+
+
+def read_enqueue(body: bytes) -> Enqueue:
+    """One request. Raises `Rejected`: code `malformed` for what is not JSON or not one object, else the field's."""
+    _check_text(body)
+    return _read(body)
+
+
+def read_batch(body: bytes, most: int) -> list[Enqueue | Rejected]:
+    """The items of a batch, each a request or why it is none. Raises `Rejected` for the envelope itself."""
+    _check_text(body)
+    items = _guarded(_decode_batch, body).webhooks
+    if body.count(b'"webhooks"') > 1 or b"\\" in body[: body.find(b"[")]:
+        _refuse_repeats(body)
+    if not items or len(items) > most:
+        message = f"{len(items)} items; from 1 to {most} are taken (api.max_batch)"
+        raise Rejected("invalid_batch", message, [FieldProblem("webhooks", message)])
+    return [_read_item(item) for item in items]
+
+
+def _read_item(item: Raw) -> Enqueue | Rejected:
+    try:
+        return _read(bytes(item))
+    except Rejected as refusal:
+        return refusal
+
+
+def _read(body: bytes) -> Enqueue:
+    request = _guarded(_decode, body)
+    if _may_repeat(request, body):
+        _refuse_repeats(body)
+    return request
+
+
+def _check_text(body: bytes) -> None:
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise Rejected(MALFORMED, f"the body is not UTF-8 (byte {error.start})") from error
+
+
+def _guarded(decode: Any, body: bytes) -> Any:
+    try:
+        return decode(body)
+    except ValidationError as error:
+        raise _field_refusal(str(error)) from error
+    except DecodeError as error:
+        raise Rejected(MALFORMED, f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Rejected(MALFORMED, "the body is nested too deep") from error
+
+
+def _field_refusal(message: str) -> Rejected:
+    if found := _MISSING.search(message):
+        return _refusal("missing_field", ".".join(filter(None, (found[2], found[1]))), "this field is required")
+    if found := _UNKNOWN.search(message):
+        return _refusal("unknown_field", found[1], "there is no such field")
+    if found := _WRONG.search(message):
+        return _refusal("invalid_field", found[2], found[1])
+    return Rejected(MALFORMED, f"the body has to be one JSON object: {message}")
+
+
+def _refusal(code: str, field: str, message: str) -> Rejected:
+    return Rejected(code, f"{field}: {message}", [FieldProblem(field, message)])
+
+
+def _may_repeat(request: Enqueue, body: bytes) -> bool:
+    """Whether the envelope has more quotes than its fields account for, or escapes that could hide a key.
+
+    A key that came twice has two quotes too many, at the top or among the headers, so "no" is certain.
+    """
+    payload = request.payload
+    inside = bytes(payload) if isinstance(payload, Raw) else b""
+    if body.count(b"\\") != inside.count(b"\\"):
+        return True
+    quotes = body.count(b'"') - inside.count(b'"')
+    texts = (request.content_type, request.signing_secret)
+    expected = 4 + 4 * sum([text is not None for text in texts])
+    expected += 2 if payload is not UNSET else 0
+    expected += 4 if request.payload_base64 is not UNSET else 0
+    expected += 2 + 4 * len(request.headers) if request.headers is not None else 0
+    expected += 2 * ((request.max_attempts is not None) + (request.require_script is not None))
+    return quotes != expected
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object with every key as it came."""
+
+    def repeated(self) -> str | None:
+        seen: set[str] = set()
+        for key, _ in self:
+            if key in seen:
+                return key
+            seen.add(key)
+        return None
+
+
+def _refuse_repeats(body: bytes) -> None:
+    try:
+        found = json.loads(body, object_pairs_hook=_Object)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key == "headers")]
+    for envelope in envelopes:
+        key = envelope.repeated() if isinstance(envelope, _Object) else None
+        if key is not None:
+            raise Rejected(MALFORMED, f"the key {key[:80]!r} is given twice", [FieldProblem(key[:80], "given twice")])
