@@ -143,7 +143,7 @@ def _ascii_host(text: str) -> str:
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-_RESERVED = frozenset(
+RESERVED = frozenset(
     {
         "host",
         "content-length",
@@ -160,9 +160,11 @@ _RESERVED = frozenset(
         "x-webhook-id",
         "x-webhook-attempt",
         "x-webhook-timestamp",
+        "x-webhook-event",
         "x-webhook-signature",
     }
 )
+"""Header names (lower case) that a tenant can't set: they frame the request or are howk's own word."""
 _RESERVED_PREFIXES = ("proxy-", "x-harborhook-")
 
 
@@ -173,7 +175,7 @@ def header_problem(name: str, value: str) -> str:
     if len(name) > MAX_HEADER_NAME:
         return f"A header name may have at most {MAX_HEADER_NAME} characters."
     lower = name.lower()
-    if lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES):
+    if lower in RESERVED or lower.startswith(_RESERVED_PREFIXES):
         return f"The header {lower} is set by the sender and can't be given."
     if _NOT_IN_VALUE.search(value):
         return "A header value may not contain line breaks or other control characters."

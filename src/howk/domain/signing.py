@@ -11,26 +11,10 @@ import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 
+from howk.domain.endpoints import RESERVED
+
 TOLERANCE = 300
 """Seconds a receiver lets a timestamp be off, either way."""
-
-RESERVED = frozenset(
-    {
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-        "x-webhook-id",
-        "x-webhook-attempt",
-        "x-webhook-timestamp",
-        "x-webhook-event",
-        "x-webhook-signature",
-    }
-)
-"""Header names (lower case) that a tenant can't set: they frame the request or are howk's own word."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _LONGEST_TIMESTAMP = 15

@@ -103,7 +103,9 @@ class Reconcile:
         await self._state.apply([effect_of(item.moved) for item in judged if item.moved], watermark_of(batch))
 
     async def _rebuild(self, reason: str, finished: dict[Place, int]) -> None:
-        self._reporter.say("rebuild_started", f"hot state is rebuilt from the log: {reason}")
+        first_start = not any(finished.values())
+        if not first_start:
+            self._reporter.say("rebuild_started", f"hot state is rebuilt from the log: {reason}")
         rebuild = await self._state.rebuild()
         # Later rows stand over earlier ones: queued, then delivered, then given up, then waiting.
         for lane in (PENDING, SLOW):
@@ -118,7 +120,8 @@ class Reconcile:
         self._meter.gauge(REBUILD, 0.75)
         await each(self._journal.replay(STATE), lambda batch: self._restore_waiting(rebuild, batch))
         await rebuild.seal({place.partition: end for place, end in finished.items()})
-        self._reporter.say("rebuild_finished", "hot state is whole again")
+        if not first_start:
+            self._reporter.say("rebuild_finished", "hot state is whole again")
 
     async def _restore_delivered(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         results = [read_result(entry.value, entry.source, entry.at, entry.damage) for entry in batch]

@@ -9,7 +9,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
 import uvicorn
@@ -22,7 +22,7 @@ from howk.runtime.door import Trust, listen, trust, url_of
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Lines, Metrics
 from howk.runtime.settings import Settings
-from howk.runtime.wiring import House, build
+from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
 
@@ -81,25 +81,15 @@ class _Service:
 
     async def run(self) -> int:
         trusted = trust(self._settings)
+        tools = Tools(SystemClock(), SystemRandom(), self._metrics, self._reporter)
         with contextlib.closing(listen(self._settings.api.host, self._settings.api.port)) as door:
-            async with self._house(trusted) as house:
+            async with engines(self._settings, trusted, tools) as opened:
                 self._listen_for_signals()
-                return await self._serve(house, trusted, door)
-
-    @contextlib.asynccontextmanager
-    async def _house(self, trusted: Trust) -> AsyncGenerator[House]:
-        house = await build(self._settings, trusted, self._metrics, self._reporter)
-        try:
-            yield house
-        finally:
-            await house.sender.close()
-            await house.state.close()
-            await house.log.close()
-            house.directory.close()
+                return await self._serve(wire(self._settings, trusted, opened, tools), trusted, door)
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
         server = self._server(house, trusted)
-        self._say_start(url_of(door), trusted, house)
+        self._say_start(url_of(door), trusted)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
             self._loops = [group.create_task(house.deliver_stage.run()), group.create_task(self._open(house, group))]
@@ -124,12 +114,12 @@ class _Service:
         api = self._settings.api
 
         def expose() -> bytes:
-            self._metrics.gauge(IN_FLIGHT, house.sender.in_flight())
+            self._metrics.gauge(IN_FLIGHT, house.engines.sender.in_flight())
             return self._metrics.expose()
 
         app = App(
             house.ingest,
-            house.state,
+            house.engines.state,
             Guard(trusted.keys, loopback_only=trusted.loopback),
             Limits(api.max_request_size, api.max_batch_size, api.max_batch),
             self._metrics,
@@ -161,7 +151,7 @@ class _Service:
         if problem:
             return problem
         try:
-            await house.log.check()
+            await house.engines.log.check()
         except Transient as error:
             return str(error)
         return ""
@@ -178,7 +168,7 @@ class _Service:
 
     async def _drain(self, house: House, server: uvicorn.Server, serving: "asyncio.Task[None]") -> int:
         """Close the door, let what is in flight end within `delivery.drain`, and say what was cut."""
-        self._reporter.say("stopping", "the door is closed", in_flight=house.sender.in_flight())
+        self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True
         house.schedule.close()
         house.deliver_stage.close()
@@ -188,7 +178,7 @@ class _Service:
             {drained, aborted}, timeout=self._settings.delivery.drain, return_when=asyncio.FIRST_COMPLETED
         )
         if not drained.done():
-            house.sender.abort()
+            house.engines.sender.abort()
             await asyncio.wait({asyncio.ensure_future(house.deliver_stage.flushed())}, timeout=_FLUSH_WITHIN)
             cut = house.deliver.cut_off
             self._reporter.warn("cut_off", f"{cut} attempts were cut; they are made again at the next start", count=cut)
@@ -206,14 +196,8 @@ class _Service:
             house.settle_stage.close()
             await house.settle_stage.drained()
 
-    def _say_start(self, url: str, trusted: Trust, house: House) -> None:
-        self._reporter.say("started", f"howk listens on {url}", data_dir=str(house.directory.path))
-        if house.key_made:
-            self._reporter.say(
-                "key_generated",
-                "a key that seals secrets was made: back it up with the data directory",
-                path=str(house.directory.path / "secret.key"),
-            )
+    def _say_start(self, url: str, trusted: Trust) -> None:
+        self._reporter.say("started", f"howk listens on {url}", data_dir=str(self._settings.data_dir))
         if trusted.trial:
             self._reporter.say(
                 "trial_mode",

@@ -3,10 +3,12 @@
 Settings come in, a `House` comes out whose parts are open but not running; starting and stopping is `service`.
 """
 
+import contextlib
 import secrets
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from howk._version import __version__
 from howk.adapters.embedded.directory import Directory
@@ -37,6 +39,8 @@ from howk.runtime.settings import Settings, unbuilt_engines
 
 _SETTLE_WINDOW = 1_024
 _FRESH_WEIGHT = 4
+_LONGEST_POLL = 1.0
+_RANDOM_BLOCK = 4_096
 # A dead letter holds a failed result and its delivery: base64 payload, captures, headers and words around it.
 _ROOM_BESIDE_PAYLOAD = 1 << 20
 
@@ -54,23 +58,45 @@ class SystemClock:
 
 
 class SystemRandom:
-    """The `Random` port on the operating system's source."""
+    """The `Random` port on the operating system's source, read in blocks: ids and nonces ask for few bytes each."""
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._used = 0
 
     def bytes(self, count: int) -> bytes:
         """See the port."""
-        return secrets.token_bytes(count)
+        start = self._used
+        if start + count > len(self._block):
+            self._block = secrets.token_bytes(max(_RANDOM_BLOCK, count))
+            start = 0
+        self._used = start + count
+        return self._block[start : self._used]
 
 
-@dataclass(slots=True)
-class House:
-    """Everything one process consists of, open and wired, not yet running."""
+class Tools(NamedTuple):
+    """What every room may use beside its ports."""
 
-    directory: Directory
+    clock: Clock
+    random: Random
+    meter: Meter
+    reporter: Reporter
+
+
+class Engines(NamedTuple):
+    """What stands behind the ports."""
+
     log: Log
     state: HotState
     sender: Sender
     sealer: Sealer
-    key_made: bool
+
+
+@dataclass(slots=True)
+class House:
+    """Everything one process consists of, wired and not yet running."""
+
+    engines: Engines
     ingest: Ingest
     deliver: Deliver
     reconcile: Reconcile
@@ -79,41 +105,35 @@ class House:
     schedule: Ticker
 
 
-async def build(settings: Settings, trust: Trust, meter: Meter, reporter: Reporter) -> House:
-    """Open the engines and wire the rooms. Raises `Permanent` for what can't keep an invariant; nothing stays open."""
+@contextlib.asynccontextmanager
+async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenerator[Engines]:
+    """Open the engines the settings ask for, and close them in reverse. Raises `Permanent` for what can't keep an
+    invariant."""
     _refuse(settings)
-    clock = SystemClock()
-    directory = Directory.open(Path(settings.data_dir))
-    try:
+    ttl = settings.ttl
+    async with contextlib.AsyncExitStack() as stack:
+        directory = Directory.open(settings.data_dir)
+        stack.callback(directory.close)
         sealer, made = open_sealer(directory.path, settings.security.encryption_key)
-        log = EmbeddedLog.open(directory, clock)
-        try:
-            ttl = settings.ttl
-            state = EmbeddedState.open(directory, Keep(round(ttl.status_ttl * 1000), ttl.status_max), clock)
-        except BaseException:
-            await log.close()
-            raise
-    except BaseException:
-        directory.close()
-        raise
-    sender = OutboundSender(_sender_options(settings, trust))
-    return _wire(settings, trust, directory, log, state, sender, sealer, made, clock, SystemRandom(), meter, reporter)
+        if made:
+            tools.reporter.say(
+                "key_generated",
+                "a key that seals secrets was made: back it up with the data directory",
+                path=str(directory.path / "secret.key"),
+            )
+        log = EmbeddedLog.open(directory, tools.clock)
+        stack.push_async_callback(log.close)
+        state = EmbeddedState.open(directory, Keep(round(ttl.status_ttl * 1000), ttl.status_max), tools.clock)
+        stack.push_async_callback(state.close)
+        sender = OutboundSender(_sender_options(settings, trust))
+        stack.push_async_callback(sender.close)
+        yield Engines(log, state, sender, sealer)
 
 
-def _wire(
-    settings: Settings,
-    trust: Trust,
-    directory: Directory,
-    log: Log,
-    state: HotState,
-    sender: Sender,
-    sealer: Sealer,
-    made: bool,
-    clock: Clock,
-    random: Random,
-    meter: Meter,
-    reporter: Reporter,
-) -> House:
+def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> House:
+    """Give every room its ports and every stage its room."""
+    clock, random, meter, reporter = tools
+    log, state, sender, sealer = engines
     journal = Journal(log, meter)
     retry = settings.retry
     backoff = RetryPolicy(round(retry.base_delay * 1000), round(retry.max_delay * 1000), retry.jitter)
@@ -126,49 +146,24 @@ def _wire(
         clock,
         meter,
         batch=scheduler.batch_size,
-        poll=min(scheduler.poll_interval, 1.0),
+        poll=min(scheduler.poll_interval, _LONGEST_POLL),
         lease=scheduler.lock_timeout,
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
-    delivering = Deliver(
-        state,
-        sender,
-        sealer,
-        clock,
-        meter,
-        DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact),
-    )
+    sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
+    taking = IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact)
+    delivering = Deliver(state, sender, sealer, clock, meter, sending)
     settling = Settle(state, backoff, meter, ticker.wake_by)
+    lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
     return House(
-        directory=directory,
-        log=log,
-        state=state,
-        sender=sender,
-        sealer=sealer,
-        key_made=made,
-        ingest=Ingest(
-            journal,
-            state,
-            sealer,
-            clock,
-            random,
-            meter,
-            IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact),
-        ),
+        engines=engines,
+        ingest=Ingest(journal, state, sealer, clock, random, meter, taking),
         deliver=delivering,
         reconcile=Reconcile(
             journal, state, backoff, clock, meter, reporter, deliver=deliver.GROUP, settle=settle.GROUP
         ),
-        deliver_stage=Stage(
-            deliver.GROUP,
-            delivering,
-            (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True)),
-            journal,
-            delivery.max_in_flight,
-            meter,
-            reporter,
-        ),
+        deliver_stage=Stage(deliver.GROUP, delivering, lanes, journal, delivery.max_in_flight, meter, reporter),
         settle_stage=Stage(
             settle.GROUP, settling, (Lane(RESULTS),), journal, _SETTLE_WINDOW, meter, reporter, one_at_a_time=True
         ),

@@ -11,7 +11,7 @@ from msgspec.json import encode
 
 from howk._version import __version__
 from howk.domain.delivery import Status
-from howk.domain.errors import HowkError, Rejected
+from howk.domain.errors import FieldProblem, HowkError, Rejected
 from howk.domain.ids import is_delivery_id
 from howk.flow.ingest import Ingest
 from howk.ports.state import HotState
@@ -27,7 +27,6 @@ Send = Callable[[Message], Awaitable[None]]
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-_MAX_PATH = 2_048
 
 
 class Reply(NamedTuple):
@@ -125,6 +124,9 @@ class App:
                 raise Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
 
     async def _enqueue(self, request: Request, config_id: str) -> Reply:
+        if b"idempotency-key" in request.headers:
+            message = "this version does not have it yet; leave it out"
+            raise Rejected("not_supported", message, [FieldProblem("Idempotency-Key", message)])
         item = read_enqueue(await _read(request, self._limits.request, "api.max_request_size"))
         route = "/webhooks/{config_id}/enqueue"
         answer = (await self._ingest.accept(config_id, (item,), route))[0]

@@ -25,6 +25,7 @@ _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
 _READ_ROWS = 16
 _READ_BATCH = 1_000
+_READ_BYTES = 16 << 20
 _T = TypeVar("_T")
 
 Added = dict[str, tuple[int, list[Record]]]

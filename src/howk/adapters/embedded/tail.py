@@ -43,7 +43,8 @@ class Tail:
         return len(self._ahead) + self._end() - self._position
 
     async def fetch(self, limit: int) -> Sequence[Entry]:
-        if not self._ahead and self._position < self._end():
+        # What is read may all be finished already: then there may still be more behind it.
+        while not self._ahead and self._position < self._end():
             await self._fill(limit)
         taken = [self._ahead.popleft() for _ in islice(range(limit), min(limit, len(self._ahead)))]
         self._ahead_bytes -= sum(len(entry.value) for entry in taken)

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections import deque
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -134,8 +134,7 @@ class Connection(asyncio.Protocol):
         self._first = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._owner.opened(self)
 
     def begin(self, answered: Answered, call: Call, started: float, now: float) -> None:

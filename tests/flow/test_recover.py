@@ -1,0 +1,240 @@
+"""What a crash between any two steps leaves behind, and that the next start makes it whole."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tests.support import Corridor, ManualClock, Notes, opened, running
+
+from howk.domain.delivery import Status
+from howk.domain.errors import Transient
+from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, reader
+from howk.domain.retry import RetryPolicy
+from howk.flow import journal
+from howk.flow.journal import Journal
+from howk.flow.projection import judge
+from howk.flow.settle import records_of
+from howk.flow.stage import Emission, Emit, Lane, Stage
+from howk.ports.log import Entry, Finish, Log, Place, Record
+from howk.ports.telemetry import STAGE_RETRIES
+from howk.runtime.observability import Metrics
+from howk.testing.receiver import Receiver
+
+_NO_JITTER = {"retry__jitter": 0.0}
+_POLICY = RetryPolicy(jitter=0.0)
+
+
+def _lose_hot_state(folder: Path) -> None:
+    for path in folder.glob("hot.db*"):
+        path.unlink()
+
+
+async def _entries(corridor: Corridor, stream: str) -> list[Entry]:
+    ((place, (start, stop)),) = (await corridor.engines.log.bounds(stream)).items()
+    return [entry async for batch in corridor.engines.log.read(stream, place.partition, start, stop) for entry in batch]
+
+
+async def _known(corridor: Corridor, ids: Sequence[str]) -> list[Status | None]:
+    return list(await corridor.engines.state.status(ids))
+
+
+async def test_hot_state_that_was_lost_is_rebuilt_to_what_it_was(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver() as good, Receiver(status=500) as bad, Receiver(status=404) as gone:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            delivered = await corridor.send(good.url)
+            await corridor.ended(delivered)
+            refused = await corridor.send(gone.url)
+            await corridor.ended(refused)
+            exhausted = await corridor.send(bad.url, max_attempts=1)
+            await corridor.ended(exhausted)
+            waiting = await corridor.send(bad.url)
+            await corridor.failed(waiting, attempts=1)
+            clock.advance(10_000)
+            await corridor.failed(waiting, attempts=2)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            ids = [delivered, refused, exhausted, waiting, await corridor.send(good.url)]
+            before = await _known(corridor, ids)
+        _lose_hot_state(tmp_path)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert not (await corridor.engines.state.condition()).valid
+            await corridor.house.reconcile.recover()
+            assert (await corridor.engines.state.condition()).valid
+            assert await _known(corridor, ids) == before
+        bad.status = 200
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            clock.advance(20_000)
+            assert (await corridor.ended(waiting)).attempts == 3
+            assert (await corridor.ended(ids[-1])).attempts == 1
+        assert [got.attempt for got in bad.captured if got.id == waiting] == [1, 2, 3]
+        assert good.total == 2
+        assert gone.total == 1
+
+
+async def test_a_kill_between_settles_append_and_hot_state_is_caught_up(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver(fail_first_n=1) as receiver:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            await corridor.failed(await corridor.send(receiver.url), attempts=1)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            stage = asyncio.ensure_future(corridor.house.deliver_stage.run())
+            await corridor.house.deliver_stage.caught_up()
+            stage.cancel()
+            # What settle would append, without what it does after.
+            fresh = [entry for entry in await _entries(corridor, RESULTS) if webhook_id.encode() in entry.value]
+            judged = await judge(fresh, corridor.engines.state, _POLICY)
+            records = [record for item in judged for record in records_of(item.moved, item.before)]
+            assert records
+            finish = Finish("settle", {Place(RESULTS, 0): [entry.offset for entry in fresh]})
+            await corridor.engines.log.append(records, finish)
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert (await corridor.failed(webhook_id, attempts=1)).next_retry_at == clock.now() + 10_000
+            clock.advance(10_000)
+            assert (await corridor.ended(webhook_id)).attempts == 2
+        assert [got.attempt for got in receiver.captured if got.id == webhook_id] == [1, 2]
+
+
+async def test_a_kill_between_schedules_append_and_its_release_sends_the_retry_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver(fail_first_n=1) as receiver:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.failed(webhook_id, attempts=1)
+        clock.advance(10_000)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            claims = await corridor.engines.state.claim(clock.now(), 10, 30.0)
+            (claim,) = claims.due
+            await corridor.engines.log.append([journal.slow(reader(Delivery)(claim.record), claim.record)])
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert (await corridor.ended(webhook_id)).attempts == 2
+            await corridor.house.deliver_stage.caught_up()
+            assert len(await _entries(corridor, SLOW)) == 1
+        assert [got.attempt for got in receiver.captured] == [1, 2]
+
+
+async def test_a_kill_before_schedules_append_claims_the_retry_again(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver(fail_first_n=1) as receiver:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.failed(webhook_id, attempts=1)
+        clock.advance(10_000)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert (await corridor.engines.state.claim(clock.now(), 10, 3_600.0)).due
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert (await corridor.ended(webhook_id)).attempts == 2
+
+
+async def test_a_kill_after_the_append_and_before_the_status_still_delivers_and_shows(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver() as receiver:
+        async with opened(tmp_path, clock) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            (entry,) = await _entries(corridor, PENDING)
+        _lose_hot_state(tmp_path)
+        async with opened(tmp_path, clock) as corridor:
+            await corridor.engines.log.append([Record(PENDING, entry.key, entry.value.replace(b"wh_", b"wx_"))])
+            await corridor.house.reconcile.recover()
+            statuses = await _known(corridor, [webhook_id, webhook_id.replace("wh_", "wx_")])
+            assert [status and status.state for status in statuses] == ["pending", "pending"]
+
+
+async def test_a_waiting_row_nobody_can_read_becomes_a_dead_letter_at_the_rebuild(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with opened(tmp_path, clock) as corridor:
+        await corridor.engines.log.append([Record("howk.state", "wh_x", b'{"v":1,"half')])
+    _lose_hot_state(tmp_path)
+    async with opened(tmp_path, clock) as corridor:
+        await corridor.house.reconcile.recover()
+        status = await corridor.status("wh_x")
+        assert status is not None
+        assert (status.state, status.reason_type) == ("dead", "undecodable")
+        (letter,) = [reader(DeadLetter)(entry.value) for entry in await _entries(corridor, "howk.deadletter")]
+        assert (letter.id, letter.source) == ("wh_x", "howk.state/wh_x")
+        assert [row async for batch in corridor.engines.log.replay("howk.state") for row in batch] == []
+
+
+class _Faulty:
+    """A log whose first appends fail, before or after they happened: both are allowed to."""
+
+    def __init__(self, log: Log, failures: int, *, after: bool) -> None:
+        self._log = log
+        self._failures = failures
+        self._after = after
+        self.capabilities = log.capabilities
+        self.consume = log.consume
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        if self._failures:
+            self._failures -= 1
+            if self._after:
+                await self._log.append(records, finish)
+            raise Transient("the disk is full: free some space", retry_after=0.001)
+        await self._log.append(records, finish)
+
+
+class _Echo:
+    """A room that answers each record with one result, and fails its first calls when told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.durable: list[int] = []
+
+    async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Transient("hot state is away", retry_after=0.001)
+        for entry in batch:
+            emit(Emission(entry, [Record(RESULTS, entry.key, entry.value)]))
+
+    async def settled(self, emissions: Sequence[Emission]) -> None:
+        self.durable.extend(emission.entry.offset for emission in emissions)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_stage_keeps_what_it_could_not_append_until_it_can(tmp_path: Path, after: bool) -> None:
+    async with opened(tmp_path) as corridor:
+        log = corridor.engines.log
+        await log.append([Record(PENDING, "k", b"%d" % i) for i in range(10)])
+        metrics, notes, room = Metrics(), Notes(), _Echo(failures=2)
+        faulty = Journal(_Faulty(log, 3, after=after), metrics)  # pyright: ignore[reportArgumentType]
+        stage = Stage("echo", room, (Lane(PENDING),), faulty, 4, metrics, notes)
+        task = asyncio.ensure_future(stage.run())
+        await _until(lambda: len(room.durable) == 10)
+        task.cancel()
+        assert room.durable == list(range(10))
+        assert {entry.value for entry in await _entries(corridor, RESULTS)} == {b"%d" % i for i in range(10)}
+        assert [event for event, _ in notes.lines] == ["stage_retry"] * 5
+        assert f'{STAGE_RETRIES.name}{{stage="echo"}} 5.0' in metrics.expose().decode()
+
+
+async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        await corridor.engines.log.append([Record(PENDING, "k", b"%d" % i) for i in range(50)])
+        held: list[Callable[[], None]] = []
+
+        class Slow(_Echo):
+            async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
+                for entry in batch:
+                    held.append(lambda entry=entry: emit(Emission(entry, [])))
+
+        metrics, room = Metrics(), Slow()
+        stage = Stage("slow", room, (Lane(PENDING),), Journal(corridor.engines.log, metrics), 8, metrics, Notes())
+        task = asyncio.ensure_future(stage.run())
+        released = 0
+        while released < 50:
+            await _until(lambda released=released: len(held) > released)
+            assert len(held) - released <= 8
+            held[released]()
+            released += 1
+        await asyncio.wait_for(stage.drained(), 10)
+        task.cancel()
+        assert sorted(room.durable) == list(range(50))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)

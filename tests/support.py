@@ -1,0 +1,129 @@
+"""What several tests start from: a house over the embedded engine in a temporary folder, its clock in a test's hands."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Raw
+
+from howk.domain.delivery import Status
+from howk.flow.ingest import Enqueue
+from howk.ports.telemetry import Event
+from howk.runtime.declaring import build
+from howk.runtime.door import Trust
+from howk.runtime.observability import Metrics
+from howk.runtime.settings import Settings
+from howk.runtime.wiring import Engines, House, SystemRandom, Tools, engines, wire
+
+TRIAL = Trust((), loopback=True, trial=True)
+DEADLINE = 20.0
+
+
+class ManualClock:
+    """Wall time that moves when the test says so; starts at a fixed instant."""
+
+    def __init__(self, now: int = 1_790_000_000_000) -> None:
+        self.time = now
+
+    def now(self) -> int:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time / 1000
+
+    def advance(self, milliseconds: int) -> None:
+        self.time += milliseconds
+
+
+class Notes:
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Event, str]] = []
+
+    def say(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self.lines.append((event, message))
+
+    def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self.lines.append((event, message))
+
+
+def settings(folder: Path, **values: Any) -> Settings:
+    """Defaults over a folder, with single keys set: `retry__jitter=0.0`."""
+    given = {name.replace("__", "."): value for name, value in values.items()}
+    # A test's clock jumps without waking anybody: the schedule looks often.
+    return build(Settings, {"data_dir": folder, "scheduler.poll_interval": 0.01, **given})
+
+
+class Corridor:
+    """A running house. Nothing in it sleeps longer than the ticker's poll."""
+
+    def __init__(self, house: House, clock: ManualClock, metrics: Metrics, notes: Notes) -> None:
+        self.house = house
+        self.clock = clock
+        self.metrics = metrics
+        self.notes = notes
+
+    @property
+    def engines(self) -> Engines:
+        return self.house.engines
+
+    async def send(self, url: str, payload: bytes = b"{}", **fields: Any) -> str:
+        """Accept one delivery; its id."""
+        answer = (
+            await self.house.ingest.accept("app", [Enqueue(endpoint=url, payload=Raw(payload), **fields)], "test")
+        )[0]
+        assert isinstance(answer, str), answer
+        return answer
+
+    async def status(self, webhook_id: str) -> Status | None:
+        return (await self.engines.state.status([webhook_id]))[0]
+
+    async def until(self, webhook_id: str, wanted: Callable[[Status], bool]) -> Status:
+        """The delivery's status once it is as wanted."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                status = await self.status(webhook_id)
+                if status is not None and wanted(status):
+                    return status
+                await asyncio.sleep(0)
+
+    async def ended(self, webhook_id: str) -> Status:
+        return await self.until(webhook_id, lambda status: status.ended_at > 0)
+
+    async def failed(self, webhook_id: str, attempts: int) -> Status:
+        """Waiting for a retry after this many attempts."""
+        return await self.until(webhook_id, lambda s: s.state == "failed" and s.attempts == attempts)
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, clock: ManualClock | None = None, **values: Any) -> AsyncGenerator[Corridor]:
+    """The house with its engines open and nothing running."""
+    clock = clock or ManualClock()
+    metrics, notes = Metrics(), Notes()
+    tools = Tools(clock, SystemRandom(), metrics, notes)
+    tree = settings(folder, **values)
+    async with engines(tree, TRIAL, tools) as found:
+        yield Corridor(wire(tree, TRIAL, found, tools), clock, metrics, notes)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, clock: ManualClock | None = None, **values: Any) -> AsyncGenerator[Corridor]:
+    """The house with every stage running, as the service starts them."""
+    async with opened(folder, clock, **values) as corridor:
+        house = corridor.house
+        await house.reconcile.recover()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(house.settle_stage.run()), group.create_task(house.deliver_stage.run())]
+            await house.settle_stage.caught_up()
+            house.deliver_stage.open_lanes()
+            tasks.append(group.create_task(house.schedule.run()))
+            yield corridor
+            house.schedule.close()
+            house.deliver_stage.close()
+            house.engines.sender.abort()
+            await house.deliver_stage.flushed()
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,297 @@
+"""The door from outside: every answer of the routes, and that a refusal changes nothing."""
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.support import Corridor, running
+
+from howk.domain.records import PENDING
+from howk.testing.receiver import Receiver
+from howk.web.app import App, Limits
+from howk.web.guard import Guard
+
+ENQUEUE = "/webhooks/app/enqueue"
+BATCH = "/webhooks/app/enqueue/batch"
+
+
+def _app(corridor: Corridor, guard: Guard, reason: str = "") -> App:
+    async def readiness() -> str:
+        return reason
+
+    limits = Limits(request=4_096, batch=16_384, items=5)
+    house = corridor.house
+    return App(
+        house.ingest, corridor.engines.state, guard, limits, corridor.metrics, corridor.metrics.expose, readiness
+    )
+
+
+def _client(app: App, host: str = "127.0.0.1:8080") -> httpx.AsyncClient:
+    headers = {"content-type": "application/json", "host": host}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://howk", headers=headers)
+
+
+@pytest.fixture
+async def corridor(tmp_path: Path) -> AsyncIterator[Corridor]:
+    async with running(tmp_path, api__max_payload_size=1_000) as found:
+        yield found
+
+
+@pytest.fixture
+async def door(corridor: Corridor) -> AsyncIterator[httpx.AsyncClient]:
+    async with _client(_app(corridor, Guard((), loopback_only=True))) as client:
+        yield client
+
+
+async def _accepted(corridor: Corridor) -> int:
+    ((_, stop),) = (await corridor.engines.log.bounds(PENDING)).values()
+    return stop
+
+
+async def test_an_accepted_webhook_is_in_the_log_and_its_status_is_known_at_the_answer(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    async with Receiver() as receiver:
+        answer = await door.post(ENQUEUE, json={"endpoint": receiver.url, "payload": {"a": 1}})
+        assert answer.status_code == 202
+        webhook_id = answer.json()["webhook_id"]
+        assert answer.json() == {"webhook_id": webhook_id, "status": "pending"}
+        assert await _accepted(corridor) == 1
+        status = await door.get(f"/webhooks/{webhook_id}/status")
+        assert status.status_code == 200
+        assert status.json()["config_id"] == "app"
+        await corridor.ended(webhook_id)
+        assert (await door.get(f"/webhooks/{webhook_id}/status")).json()["state"] == "delivered"
+
+
+_URL = '"endpoint":"http://192.0.2.1:9/"'
+_REFUSED: list[tuple[bytes, int, str, str]] = [
+    (b"", 400, "malformed", ""),
+    (b"{", 400, "malformed", ""),
+    (b"[]", 400, "malformed", ""),
+    (b'"x"', 400, "malformed", ""),
+    (b'{"endpoint":"http://x/","payload":"\xff"}', 400, "malformed", ""),
+    (b'{"endpoint":"http://x/","payload":1,"payload":2}', 400, "malformed", "payload"),
+    (b'{"endpoint":"http://x/","payload":1,"endp\\u006fint":"http://y/"}', 400, "malformed", "endpoint"),
+    (b'{"endpoint":"http://x/","payload":1,"headers":{"A":"1","A":"2"}}', 400, "malformed", "A"),
+    (b'{"endpoint":"http://x/","payload":' + b"[" * 1_500 + b"]" * 1_500 + b"}", 400, "malformed", ""),
+    (b'{"payload":1}', 422, "missing_field", "endpoint"),
+    (b'{"endpoint":"http://x/","payload":1,"colour":2}', 422, "unknown_field", "colour"),
+    (b'{"endpoint":7,"payload":1}', 422, "invalid_field", "endpoint"),
+    (b'{"endpoint":"ftp://x/","payload":1}', 422, "invalid_endpoint", "endpoint"),
+    (b'{"endpoint":"http://x/"}', 422, "invalid_payload", "payload"),
+    (b'{"endpoint":"http://x/","payload":1,"payload_base64":""}', 422, "invalid_payload", "payload"),
+    (b'{"endpoint":"http://x/","payload_base64":"*","content_type":"a/b"}', 422, "invalid_payload", "payload_base64"),
+    (b'{"endpoint":"http://x/","payload_base64":"AA=="}', 422, "invalid_content_type", "content_type"),
+    (
+        b'{"endpoint":"http://x/","payload":1,"content_type":"a/b\\r\\nX: y"}',
+        422,
+        "invalid_content_type",
+        "content_type",
+    ),
+    (b'{"endpoint":"http://x/","payload":1,"headers":{"Host":"y"}}', 422, "invalid_headers", "headers.Host"),
+    (b'{"endpoint":"http://x/","payload":1,"headers":{"A":"b\\r\\nC: d"}}', 422, "invalid_headers", "headers.A"),
+    (b'{"endpoint":"http://x/","payload":1,"headers":{"A":"1","a":"2"}}', 422, "invalid_headers", "headers"),
+    (
+        b'{"endpoint":"http://x/","payload":1,"signing_secret":"whsec_*"}',
+        422,
+        "invalid_signing_secret",
+        "signing_secret",
+    ),
+    (b'{"endpoint":"http://x/","payload":1,"max_attempts":0}', 422, "invalid_max_attempts", "max_attempts"),
+    (b'{"endpoint":"http://x/","payload":1,"require_script":true}', 422, "script_required", "require_script"),
+    (b'{"endpoint":"http://10.0.0.1/","payload":1}', 422, "blocked_address", "endpoint"),
+    (b'{"endpoint":"http://0xA9FEA9FE/","payload":1}', 422, "blocked_address", "endpoint"),
+    (b'{"endpoint":"http://[::ffff:10.0.0.1]/","payload":1}', 422, "blocked_address", "endpoint"),
+    (b'{"endpoint":"http://x/","payload":"' + b"x" * 1_000 + b'"}', 413, "payload_too_large", "payload"),
+    (b'{"endpoint":"http://x/","payload":"' + b"x" * 5_000 + b'"}', 413, "request_too_large", ""),
+    *[
+        (b'{"endpoint":"http://x/","payload":1,"%b":%b}' % (name, value), 422, "not_supported", name.decode())
+        for name, value in (
+            (b"idempotency_key", b'"k"'),
+            (b"signing", b"{}"),
+            (b"ordering_key", b'"k"'),
+            (b"deliver_at", b'"2030-01-01T00:00:00Z"'),
+            (b"max_age", b'"1h"'),
+            (b"retry", b"{}"),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code", "field"), _REFUSED, ids=range(len(_REFUSED)))
+async def test_a_bad_request_is_refused_by_name_and_changes_nothing(
+    corridor: Corridor, door: httpx.AsyncClient, body: bytes, status: int, code: str, field: str
+) -> None:
+    answer = await door.post(ENQUEUE, content=body)
+    problem = answer.json()
+    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "detail"} < set(problem)
+    if field:
+        assert field in [error["field"] for error in problem["errors"]]
+    assert await _accepted(corridor) == 0
+
+
+async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.AsyncClient) -> None:
+    fields = ("headers", "signing_secret", "max_attempts", "idempotency_key", "retry", "content_type")
+    body: dict[str, Any] = {"endpoint": "http://127.0.0.1:9/", "payload": None, **dict.fromkeys(fields)}
+    assert (await door.post(ENQUEUE, json=body)).status_code == 202
+
+
+async def test_an_idempotency_key_header_is_refused_and_not_ignored(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+    answer = await door.post(ENQUEUE, json=body, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_supported")
+    assert await _accepted(corridor) == 0
+
+
+async def test_a_batch_answers_for_each_item_in_its_place(corridor: Corridor, door: httpx.AsyncClient) -> None:
+    good = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+    answer = await door.post(BATCH, json={"webhooks": [good, {"payload": 1}, good, {**good, "max_attempts": -1}]})
+    assert answer.status_code == 202
+    found = answer.json()
+    assert (found["accepted"], found["failed"]) == (2, 2)
+    assert [item["index"] for item in found["webhooks"]] == [0, 1, 2, 3]
+    assert [item.get("code") for item in found["webhooks"]] == [None, "missing_field", None, "invalid_max_attempts"]
+    assert await _accepted(corridor) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"webhooks":[]}', 422, "invalid_batch"),
+        (b'{"webhooks":[1,2,3,4,5,6]}', 422, "invalid_batch"),
+        (b'{"webhooks":[{}],"webhooks":[{}]}', 400, "malformed"),
+        (b'{"webhooks":{}}', 422, "invalid_field"),
+        (b'{"webhooks":[{}],"more":1}', 422, "unknown_field"),
+        (b"[]", 400, "malformed"),
+    ],
+)
+async def test_a_bad_batch_is_refused_whole(
+    corridor: Corridor, door: httpx.AsyncClient, body: bytes, status: int, code: str
+) -> None:
+    answer = await door.post(BATCH, content=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert await _accepted(corridor) == 0
+
+
+async def test_a_batch_of_which_nothing_is_accepted_gets_422(corridor: Corridor, door: httpx.AsyncClient) -> None:
+    answer = await door.post(BATCH, content=b'{"webhooks":[{},{"payload":1}]}')
+    assert (answer.status_code, answer.json()["accepted"], answer.json()["failed"]) == (422, 0, 2)
+    assert await _accepted(corridor) == 0
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+async def test_what_a_web_page_can_post_without_asking_is_refused(
+    corridor: Corridor, door: httpx.AsyncClient, media: str
+) -> None:
+    body = b'{"endpoint":"http://127.0.0.1:9/","payload":1}'
+    answer = await door.post(ENQUEUE, content=body, headers={"content-type": media})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert await _accepted(corridor) == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8080", "10.0.0.1", ""]
+)
+async def test_a_name_that_is_not_this_machines_is_refused(door: httpx.AsyncClient, host: str) -> None:
+    answer = await door.get("/health", headers={"host": host})
+    assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1", "[::1]:8080", "LOCALHOST"])
+async def test_the_machines_own_names_are_answered(door: httpx.AsyncClient, host: str) -> None:
+    assert (await door.get("/health", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example"])
+async def test_another_sites_page_is_refused(door: httpx.AsyncClient, origin: str) -> None:
+    answer = await door.get("/health", headers={"origin": origin})
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
+
+
+async def test_with_keys_only_their_bearers_come_in_and_health_stays_open(corridor: Corridor) -> None:
+    guard = Guard([sha256(b"hk_right").hexdigest()], loopback_only=False)
+    async with _client(_app(corridor, guard), host="howk.example") as door:
+        body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+        for authorization in ({}, {"authorization": "Bearer hk_wrong"}, {"authorization": "Basic hk_right"}):
+            answer = await door.post(ENQUEUE, json=body, headers=authorization)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            status = await door.get("/webhooks/wh_00000000000000000000000000/status", headers=authorization)
+            assert status.status_code == 401
+        assert await _accepted(corridor) == 0
+        assert (await door.get("/health")).status_code == 200
+        answer = await door.post(ENQUEUE, json=body, headers={"authorization": "Bearer hk_right"})
+        assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", ENQUEUE, 405, "method_not_allowed"),
+        ("POST", "/webhooks/wh_00000000000000000000000000/status", 405, "method_not_allowed"),
+        ("GET", "/webhooks/wh_00000000000000000000000000/status", 404, "not_found"),
+        ("GET", "/webhooks/' OR 1=1 --/status", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/webhooks/app", 404, "not_found"),
+        ("POST", "/webhooks/..%2f/enqueue", 404, "not_found"),
+        ("POST", "/webhooks/app/enqueue", 415, "unsupported_media_type"),
+    ],
+)
+async def test_routes_that_are_not_there_say_so(
+    door: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await door.request(method, path, headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("config", ["a/b", "%20", "-a", "x" * 129])
+async def test_a_config_id_has_a_form(corridor: Corridor, door: httpx.AsyncClient, config: str) -> None:
+    answer = await door.post(f"/webhooks/{config}/enqueue", json={"endpoint": "http://127.0.0.1:9/", "payload": 1})
+    assert answer.status_code in (404, 422)
+    assert await _accepted(corridor) == 0
+
+
+async def test_ready_says_why_it_is_not(corridor: Corridor) -> None:
+    guard = Guard((), loopback_only=True)
+    async with _client(_app(corridor, guard, reason="hot state is being rebuilt")) as door:
+        answer = await door.get("/ready")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "hot state is being rebuilt")
+        assert (await door.get("/health")).status_code == 200
+
+
+async def test_metrics_move_with_what_happens(corridor: Corridor, door: httpx.AsyncClient) -> None:
+    async with Receiver(fail_first_n=1) as receiver:
+        answer = await door.post(ENQUEUE, json={"endpoint": receiver.url, "payload": 1})
+        webhook_id = answer.json()["webhook_id"]
+        await corridor.failed(webhook_id, attempts=1)
+        corridor.clock.advance(100_000)
+        await corridor.ended(webhook_id)
+        await door.post(ENQUEUE, content=b"{")
+        text = (await door.get("/metrics")).text
+    for line in (
+        'howk_webhooks_received_total{route="/webhooks/{config_id}/enqueue"} 1.0',
+        'howk_attempts_total{outcome="failed"} 1.0',
+        'howk_attempts_total{outcome="delivered"} 1.0',
+        'howk_deliveries_total{outcome="delivered"} 1.0',
+        'howk_retries_total{reason="http"} 1.0',
+        "howk_delivery_duration_seconds_count 2.0",
+        "howk_end_to_end_seconds_count 1.0",
+        'howk_http_requests_total{route="refused",status="400"} 1.0',
+    ):
+        assert line in text, text
+
+
+async def test_a_log_that_cannot_write_gets_503_with_when_to_come_back(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    await corridor.engines.log.close()
+    answer = await door.post(ENQUEUE, json={"endpoint": "http://127.0.0.1:9/", "payload": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
