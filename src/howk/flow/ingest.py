@@ -9,6 +9,7 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -86,6 +87,7 @@ class Ingest:
         self._random = random
         self._meter = meter
         self._options = options
+        self._judge = lru_cache(maxsize=4_096)(self._blocked)
 
     async def accept(self, scope: str, requests: Sequence[Enqueue], route: str) -> list[str | Rejected]:
         """For each request the id of its delivery, or why it was refused; the accepted ones are durable, all or none.
@@ -138,11 +140,14 @@ class Ingest:
             endpoint = parse_endpoint(url)
         except ValueError as error:
             raise _refused("invalid_endpoint", "endpoint", str(error)) from error
-        literal = literal_address(endpoint.host)
-        reason = blocked_reason(literal, self._options.policy) if literal else ""
+        reason = self._judge(endpoint.host)
         if reason:
             raise _refused("blocked_address", "endpoint", f"this address may not be dialled: {reason}")
         return endpoint
+
+    def _blocked(self, host: str) -> str:
+        literal = literal_address(host)
+        return blocked_reason(literal, self._options.policy) if literal else ""
 
     def _payload(self, request: Enqueue) -> tuple[Raw, str, str]:
         if (request.payload is UNSET) == (request.payload_base64 is UNSET):

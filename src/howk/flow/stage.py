@@ -140,7 +140,7 @@ class Stage:
         return self._in_hand
 
     async def _read(self) -> None:
-        consumers = [await self._journal.log.consume(lane.stream, self.group, self._wake.set) for lane in self._lanes]
+        consumers = [await self._insist(lambda lane=lane: self._consume(lane)) for lane in self._lanes]
         while not self._closing:
             self._wake.clear()
             batch = await self._insist(lambda: self._fetch(consumers))
@@ -164,6 +164,9 @@ class Stage:
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+
+    def _consume(self, lane: Lane) -> Awaitable[Consumer]:
+        return self._journal.log.consume(lane.stream, self.group, self._wake.set)
 
     async def _fetch(self, consumers: Sequence[Consumer]) -> Sequence[Entry]:
         free = self._window - self._in_hand

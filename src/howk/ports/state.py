@@ -15,6 +15,9 @@ attempts go on (an unknown first attempt is current), everything else waits.
 **Leases** run on hot state's own clock. A claim that is not released before its lease ends, or whose owner died, is
 claimed again; embedded, the owner is the process. Due times are wall time.
 
+**What may be forgotten.** That a delivery was accepted and is in flight is known to every call of the process that said
+so, and may die with it: `reconcile` notes again what the log has not finished. Everything that `apply` stored stays.
+
 **Bounds.** Ended statuses are kept for `ttl.status_ttl` from their end and at most `ttl.status_max` of them, oldest
 dropped first. Waiting deliveries are never dropped.
 """

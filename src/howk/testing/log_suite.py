@@ -1,14 +1,14 @@
 """The conformance suite of the `Log` port: an engine is done when it passes.
 
-Subclass `LogSuite` under a name that begins with `Test`, say how the engine is opened, and let pytest (with pytest-asyncio
-in its auto mode) collect it. Only the port is used, so nothing here knows how an engine stores anything; what one engine
-promises beyond the port (damage, kill -9, its own files) belongs beside the subclass. To have pytest explain a failed
-assertion call `pytest.register_assert_rewrite("howk.testing.log_suite")` in a conftest.
+Subclass `LogSuite` under a name that begins with `Test`, say how the engine is opened, and let pytest (with
+pytest-asyncio in its auto mode) collect it. Only the port is used, so nothing here knows how an engine stores
+anything; what one engine promises beyond the port (damage, kill -9, its own files) belongs beside the subclass. To
+have pytest explain a failed assertion call `pytest.register_assert_rewrite("howk.testing.log_suite")` in a conftest.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -77,7 +77,7 @@ class LogSuite(ABC):
         await log.close()
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Log]:
+    async def opened(self) -> AsyncGenerator[Log]:
         """A log that is closed at the end, whatever happens."""
         log = await self.open_log()
         try:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -18,7 +19,7 @@ from howk.domain.errors import Full, HowkError, Permanent, Transient
 J = TypeVar("J")
 R = TypeVar("R")
 
-_CHUNK = 64
+_SIZES = (1, 8, 64, 512)
 
 
 def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False) -> sqlite3.Connection:
@@ -30,22 +31,29 @@ def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False)
     return connection
 
 
-def execute_rows(connection: sqlite3.Connection, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
-    """`head` VALUES rows `tail`, many rows to a statement: each statement gives up the interpreter lock but once."""
-    if not rows:
-        return
-    one = "(" + ",".join("?" * len(rows[0])) + ")"
-    full = f"{head} VALUES {','.join([one] * _CHUNK)} {tail}"
-    whole = len(rows) - len(rows) % _CHUNK
-    for start in range(0, whole, _CHUNK):
-        connection.execute(full, [value for row in rows[start : start + _CHUNK] for value in row])
-    rest = rows[whole:]
-    while rest:
-        # Few distinct lengths keep the statement cache warm.
-        size = 1 << (len(rest).bit_length() - 1)
-        sql = f"{head} VALUES {','.join([one] * size)} {tail}"
-        connection.execute(sql, [value for row in rest[:size] for value in row])
-        rest = rest[size:]
+def execute_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
+    """`into` gets the rows in as few statements as can be: each statement gives up the interpreter lock, and beside a
+    busy loop getting it back costs more than the rows do.
+
+    Statements come in few sizes, so that they stay prepared; what a size has too many is NULL and passed over.
+    """
+    width = len(rows[0]) if rows else 0
+    start = 0
+    while start < len(rows):
+        size = next((size for size in _SIZES if size >= len(rows) - start), _SIZES[-1])
+        part = rows[start : start + size]
+        values = [value for row in part for value in row]
+        values.extend([None] * ((size - len(part)) * width))
+        connection.execute(_statement(into, width, size, tail), values)
+        start += size
+
+
+@lru_cache(maxsize=256)
+def _statement(into: str, width: int, size: int, tail: str) -> str:
+    one = "(" + ",".join("?" * width) + ")"
+    if size == 1:
+        return f"{into} VALUES {one} {tail}"
+    return f"{into} SELECT * FROM (VALUES {','.join([one] * size)}) WHERE column1 IS NOT NULL {tail}"
 
 
 @contextmanager
@@ -72,7 +80,7 @@ class Committer(Generic[J, R]):
         name: str,
         run: Callable[[list[J]], list[R]],
         *,
-        before_answer: Callable[[list[R]], None] | None = None,
+        before_answer: Callable[[list[R]], None],
         max_group: int = 1024,
         max_waiting: int = 20_000,
     ) -> None:
@@ -94,8 +102,8 @@ class Committer(Generic[J, R]):
             raise Transient(f"the {self._name} is closed: the process is stopping, try again")
         if self._waiting >= self._max_waiting:
             raise Full(f"{self._waiting} writes wait for the {self._name}: try again in a moment")
-        future: asyncio.Future[R] = self._loop.create_future()
         self._waiting += 1
+        future: asyncio.Future[R] = self._loop.create_future()
         self._jobs.put((job, future))
         return future
 
@@ -138,8 +146,7 @@ class Committer(Generic[J, R]):
                 if not future.done():
                     future.set_exception(outcome)
             return
-        if self._before_answer is not None:
-            self._before_answer(outcome)
+        self._before_answer(outcome)
         for future, result in zip(futures, outcome, strict=True):
             if not future.done():
                 future.set_result(result)

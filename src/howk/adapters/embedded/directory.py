@@ -9,10 +9,12 @@ import os
 import secrets
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec import DecodeError, Struct
 from msgspec.json import decode, encode
+from msgspec.structs import replace
 
 from howk.domain.errors import Permanent
 
@@ -43,9 +45,12 @@ class Directory:
         path = path.absolute()
         path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         sync_directory(path.parent)
-        lock = _lock(path)
-        previous = _read(path / "run.json")
-        run = Run(session=secrets.token_hex(16), boot=boot_id(), pid=os.getpid())
+        with ExitStack() as undo:
+            lock = _lock(path)
+            undo.callback(os.close, lock)
+            previous = _read(path / "run.json")
+            run = Run(session=secrets.token_hex(16), boot=boot_id(), pid=os.getpid())
+            undo.pop_all()
         return cls(path, lock, previous, run)
 
     def opened(self) -> None:
@@ -55,6 +60,11 @@ class Directory:
     def closed_whole(self) -> None:
         """The log's files are whole: the next run need not find a write-ahead log."""
         self._write(Run(self.run.session, self.run.boot, self.run.pid, clean=True))
+
+    def left_whole(self) -> None:
+        """The log's files are whole and were left as they were found: the last run stays the last."""
+        if self.previous is not None:
+            self._write(replace(self.previous, clean=True))
 
     def close(self) -> None:
         """Let another process have the directory."""

@@ -3,20 +3,21 @@
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from msgspec import DecodeError
 from msgspec.json import decode as decode_json
 from msgspec.json import encode as encode_json
 from msgspec.msgpack import Decoder, Encoder
-from msgspec.structs import replace
 
 from howk.adapters.embedded.db import connect, execute_rows, transaction
 from howk.adapters.embedded.directory import Run
-from howk.domain.delivery import ENDED, Standing, Status, is_current
-from howk.ports.state import Ask, Effect
+from howk.domain.delivery import ENDED, Standing, Status
+from howk.ports.state import Effect
 
-PRAGMAS = ("page_size=8192", "journal_mode=WAL", "synchronous=OFF", "wal_autocheckpoint=4000", "cache_size=-32768")
+PRAGMAS = ("page_size=8192", "journal_mode=WAL", "synchronous=OFF", "wal_autocheckpoint=0", "cache_size=-32768")
 
 _FORMAT = 1
 _COMPRESS_ABOVE = 512
@@ -50,9 +51,10 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
                 return "it has another format"
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             session, boot, whole = (meta(connection, name) for name in ("session", "boot", "whole"))
+            watermark(connection)
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, DecodeError) as error:
         return f"it is damaged ({error})"
     if damage != "ok":
         return f"it is damaged ({damage})"
@@ -69,6 +71,16 @@ def create(connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def checkpoint(path: Path, above: int) -> None:
+    """Move the write-ahead log into the file when it is larger than `above` bytes; one that fails is tried again."""
+    try:
+        if path.with_name(path.name + "-wal").stat().st_size > above:
+            with closing(connect(path, pragmas=("synchronous=OFF",))) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except (sqlite3.DatabaseError, FileNotFoundError):
+        return
 
 
 def wipe(connection: sqlite3.Connection) -> None:
@@ -104,9 +116,14 @@ def count_ended(connection: sqlite3.Connection) -> int:
     return connection.execute("SELECT count(*) FROM status WHERE ended > 0").fetchone()[0]
 
 
-def count_all(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many deliveries wait, and how many statuses there are."""
-    return connection.execute("SELECT (SELECT count(*) FROM waiting), (SELECT count(*) FROM status)").fetchone()
+def count_waiting(connection: sqlite3.Connection) -> int:
+    """How many deliveries wait for a retry."""
+    return connection.execute("SELECT count(*) FROM waiting").fetchone()[0]
+
+
+def count_known(connection: sqlite3.Connection) -> int:
+    """How many statuses there are."""
+    return connection.execute("SELECT count(*) FROM status").fetchone()[0]
 
 
 def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
@@ -121,64 +138,57 @@ def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, S
 
 
 def statuses(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Status]:
-    """The known ones of these statuses; the column `state` is ahead of the body while an attempt is in flight."""
-    found = connection.execute(f"SELECT id, state, body FROM status WHERE id {_AMONG}", (_list(ids),))
-    return {id_: replace(_decode(body), state=state) for id_, state, body in found}
+    """The known ones of these statuses."""
+    found = connection.execute(f"SELECT body FROM status WHERE id {_AMONG}", (_list(ids),))
+    return {status.id: status for status in (_decode(body) for (body,) in found)}
 
 
-def pass_current(connection: sqlite3.Connection, asks: Sequence[Ask]) -> list[bool]:
-    """Judge each delivery record, and show those that pass as delivering."""
-    known = standings(connection, [ask.id for ask in asks])
-    passed = [is_current(known.get(ask.id), ask.series, ask.gen) for ask in asks]
-    going = [ask for ask, current in zip(asks, passed, strict=True) if current]
-    connection.execute(
-        f"UPDATE status SET state = 'delivering' WHERE id {_AMONG}",
-        (_list([ask.id for ask in going if ask.id in known]),),
-    )
-    add_pending(connection, [_delivering(ask) for ask in going if ask.id not in known])
-    return passed
+class Grown(NamedTuple):
+    """By how many the ended and the waiting deliveries have become more."""
+
+    ended: int
+    waiting: int
 
 
-def _delivering(ask: Ask) -> Status:
-    return Status(
-        id=ask.id,
-        scope=ask.scope,
-        state="delivering",
-        series=ask.series,
-        gen=ask.gen,
-        attempts=ask.attempt - 1,
-        max_attempts=ask.max_attempts,
-        created_at=ask.created_at,
-    )
+def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
+    """Write deliveries that are rebuilt, never going back in (series, gen)."""
+    ids = [effect.status.id for effect in effects]
+    reached = {id_: (standing.series, standing.gen) for id_, standing in standings(connection, ids).items()}
+    forward: list[Effect] = []
+    for effect in effects:
+        status = effect.status
+        if (status.series, status.gen) >= reached.get(status.id, (0, 0)):
+            reached[status.id] = (status.series, status.gen)
+            forward.append(effect)
+    return store(connection, forward, any_waiting=True)
 
 
-def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, restoring: bool = False) -> None:
-    """Write settled deliveries, of two of one the later. `restoring` never goes back in (series, gen)."""
+def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_waiting: bool) -> Grown:
+    """Write settled deliveries, of two of one the later; `any_waiting` says that some of them may wait."""
     last = {effect.status.id: effect for effect in effects}
-    if restoring:
-        for effect in effects:
-            kept = last[effect.status.id].status
-            if (effect.status.series, effect.status.gen) > (kept.series, kept.gen):
-                last[effect.status.id] = effect
-    guard = " WHERE (excluded.series, excluded.gen) >= (series, gen)" if restoring else ""
-    execute_rows(connection, _INTO_STATUS, [_row(e.status) for e in last.values()], _OVERWRITE + guard)
-    ended = [id_ for id_, effect in last.items() if not effect.due_at]
-    connection.execute(f"DELETE FROM waiting WHERE id {_AMONG}", (_list(ended),))
+    ids = _list(list(last))
+    ended_before = connection.execute(
+        f"SELECT count(*) FROM status WHERE ended > 0 AND id {_AMONG}", (ids,)
+    ).fetchone()[0]
+    execute_rows(connection, _INTO_STATUS, [_row(effect.status) for effect in last.values()], _OVERWRITE)
+    gone = connection.execute(f"DELETE FROM waiting WHERE id {_AMONG}", (ids,)).rowcount if any_waiting else 0
     waiting = [
         (id_, effect.status.series, effect.status.gen, effect.due_at, 0, 0, _pack(effect.record))
         for id_, effect in last.items()
         if effect.due_at
     ]
     execute_rows(connection, _INTO_WAITING, waiting)
+    ended = sum([effect.status.ended_at > 0 for effect in last.values()])
+    return Grown(ended - ended_before, len(waiting) - gone)
 
 
-def unschedule(connection: sqlite3.Connection, keys: Sequence[tuple[str, int, int]]) -> None:
-    """These (id, series, gen) are in a stream already: they no longer wait."""
-    connection.execute(
+def unschedule(connection: sqlite3.Connection, keys: Sequence[tuple[str, int, int]]) -> int:
+    """These (id, series, gen) are in a stream already: they no longer wait. How many did."""
+    return connection.execute(
         "DELETE FROM waiting WHERE (id, series, gen) IN "
         "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
         (encode_json(keys).decode(),),
-    )
+    ).rowcount
 
 
 def lease_due(
@@ -201,9 +211,9 @@ def next_due(connection: sqlite3.Connection, clock: float) -> int:
     return row[0] if row else 0
 
 
-def drop_leased(connection: sqlite3.Connection, token: int, ids: Sequence[str]) -> None:
-    """Forget the waiting rows that are still leased under `token`."""
-    connection.execute(f"DELETE FROM waiting WHERE token = ? AND id {_AMONG}", (token, _list(ids)))
+def drop_leased(connection: sqlite3.Connection, token: int, ids: Sequence[str]) -> int:
+    """Forget the waiting rows that are still leased under `token`; how many there were."""
+    return connection.execute(f"DELETE FROM waiting WHERE token = ? AND id {_AMONG}", (token, _list(ids))).rowcount
 
 
 def drop_leases(connection: sqlite3.Connection) -> None:

@@ -9,11 +9,12 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from howk.adapters.embedded import rows, schema
-from howk.adapters.embedded.db import Committer, connect, execute_rows, transaction, translate
+from howk.adapters.embedded.db import Committer, connect, translate
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.tail import Tail
 from howk.domain.errors import Full, Transient
@@ -23,7 +24,6 @@ from howk.ports.log import Capabilities, Consumer, Entry, Finish, Place, Progres
 
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
-_READ_ROWS = 16
 _READ_BATCH = 1_000
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
@@ -77,12 +77,13 @@ class EmbeddedLog:
     def open(cls, directory: Directory, clock: Clock) -> "EmbeddedLog":
         """Open or create `log.db`. Raises `Permanent` where opening it would hide a loss."""
         path = directory.path / "log.db"
-        writer = schema.open_writer(path, directory)
-        try:
-            return cls(path, writer, directory, clock)
-        except BaseException:
-            writer.close()
-            raise
+        with ExitStack() as undo:
+            writer = schema.open_writer(path, directory)
+            undo.callback(schema.leave_writer, writer, directory)
+            log = cls(path, writer, directory, clock)
+            undo.pop_all()
+        directory.opened()
+        return log
 
     async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
         size = sum([len(value) for _, _, value in records])
@@ -104,17 +105,16 @@ class EmbeddedLog:
                 if job.finish is not None:
                     self._merge(finished, job.finish)
         at = self._clock.now()
-        answers: list[int] = []
-        with transaction(self._writer):
-            for stream, (base, batch) in added.items():
-                execute_rows(self._writer, f"INSERT INTO {schema.name(stream)}", rows.pack(base, at, batch))
-            for table, values in tables.items():
-                schema.put(self._writer, table, values)
-            schema.store_progress(self._writer, finished)
-            answers.extend(self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs)
+        letters = schema.progress_letters(finished)
+        for stream, (base, batch) in added.items():
+            letters.extend(schema.batch_letters(stream, rows.pack(base, at, batch)))
+        for table, values in tables.items():
+            letters.extend(schema.table_letters(table, values))
+        schema.write(self._writer, letters)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
+        answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
         return [_Outcome(answer, {} if i else added, at) for i, answer in enumerate(answers)]
 
     def _gather(self, records: Sequence[Record], added: Added, tables: dict[str, dict[str, bytes]]) -> None:
@@ -136,7 +136,7 @@ class EmbeddedLog:
             key = (finish.group, place)
             if key not in finished:
                 known = self._finished.get(key)
-                finished[key] = known.copy() if known else Finished(schema.FIRST_OFFSET)
+                finished[key] = known.copy() if known else Finished(schema.first(self._writer, place.stream))
             finished[key].add_all(offsets)
 
     def _publish(self, group: list[_Outcome]) -> None:
@@ -152,6 +152,8 @@ class EmbeddedLog:
                 tail.wake()
 
     async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        # From now on the group is known, and nothing that it has yet to finish is trimmed away.
+        await self._committer.submit(_Append((), Finish(group, {Place(stream, 0): ()})))
         finished = await self._ask(lambda: schema.load_group(self._reader, stream, group))
 
         async def read(start: int, limit: int) -> Sequence[Entry]:
@@ -182,21 +184,18 @@ class EmbeddedLog:
 
     def _rows(self, stream: str, start: int, limit: int) -> list[Entry]:
         entries: list[Entry] = []
-        while len(entries) < limit:
-            found = schema.rows_from(self._reader, stream, start, _READ_ROWS)
-            if not found:
-                break
+        size = 0
+        with closing(schema.rows_from(self._reader, stream, start)) as found:
             for row in found:
                 entries.extend(entry for entry in rows.unpack(stream, row) if entry.offset >= start)
-                start = row[0] + row[1]
-                if len(entries) >= limit:
+                size += len(row[4])
+                if len(entries) >= limit or size >= _READ_BYTES:
                     break
         return entries
 
     async def bounds(self, stream: str) -> Mapping[Place, tuple[int, int]]:
         first = await self._ask(lambda: schema.first(self._reader, stream))
-        end = self._end[stream]
-        return {Place(stream, 0): (end if first is None else first, end)}
+        return {Place(stream, 0): (first, self._end[stream])}
 
     async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
         finished = await self._ask(lambda: schema.load_group(self._reader, stream, group))

@@ -1,9 +1,10 @@
 """The tables of `log.db` and every statement on them; what a row means is known by `rows`, what a group is by `log`."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from msgspec.json import decode, encode
@@ -19,6 +20,10 @@ FORMAT = 1
 STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter")
 TABLES = ("howk.state",)
 FIRST_OFFSET = 0
+MOST_AT_ONCE = 512
+
+Letter = tuple[Any, ...]
+"""A row of any table as the inbox takes it: the table's name and five columns."""
 
 _NAMES = {name: name.replace("howk.", "log_") for name in STREAMS + TABLES}
 _PRAGMAS = (
@@ -53,9 +58,8 @@ def open_writer(path: Path, directory: Directory) -> sqlite3.Connection:
         ) from error
     except Permanent:
         if connection is not None:
-            connection.close()
+            leave_writer(connection, directory)
         raise
-    directory.opened()
     return connection
 
 
@@ -64,12 +68,12 @@ def _refuse_loss(path: Path, directory: Directory) -> None:
     if previous is None:
         return
     needed = [path] if previous.clean else [path, path.with_name(path.name + "-wal")]
-    missing = [file.name for file in needed if not file.exists()]
+    missing = [file.name for file in needed if not file.exists() or (file == path and not file.stat().st_size)]
     if missing:
         raise Permanent(
-            f"{' and '.join(missing)} is missing from {directory.path}, and the last run left it there: webhooks that "
-            "were acknowledged may be in it. Restore it from a backup; to give them up and begin anew, choose an "
-            "empty directory with HOWK_DATA_DIR"
+            f"{' and '.join(missing)} is missing from {directory.path} or empty, and the last run left it there: "
+            "webhooks that were acknowledged may be in it. Restore it from a backup; to give them up and begin anew, "
+            "choose an empty directory with HOWK_DATA_DIR"
         )
 
 
@@ -94,8 +98,35 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
             "CREATE TABLE IF NOT EXISTS progress "
             "(who TEXT, stream TEXT, next INTEGER, beyond BLOB, PRIMARY KEY (who, stream)) WITHOUT ROWID"
         )
+        _create_inbox(connection)
         # A write at every open, so that the write-ahead log is there before its absence means a loss.
         connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _create_inbox(connection: sqlite3.Connection) -> None:
+    """A view that sends each row on to its table, so that one statement is the whole of a commit: each statement gives up
+    the interpreter lock, and beside a busy loop getting it back costs more than the work."""
+    connection.execute("CREATE TEMP VIEW inbox AS SELECT 0 AS kind, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e")
+    actions = {
+        name(stream): f"INSERT INTO {name(stream)} VALUES (new.a, new.b, new.c, new.d, new.e)" for stream in STREAMS
+    }
+    for table in TABLES:
+        actions[name(table)] = f"REPLACE INTO {name(table)} VALUES (new.a, new.b, new.c)"
+        actions[f"gone_{name(table)}"] = f"DELETE FROM {name(table)} WHERE key = new.a"
+    actions["progress"] = "REPLACE INTO progress VALUES (new.a, new.b, new.c, new.d)"
+    for kind, action in actions.items():
+        connection.execute(
+            f"CREATE TEMP TRIGGER to_{kind} INSTEAD OF INSERT ON inbox WHEN new.kind = '{kind}' BEGIN {action}; END"
+        )
+
+
+def write(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
+    """Commit rows of any tables, all or none; inside a transaction they are part of it."""
+    if len(letters) <= MOST_AT_ONCE:
+        execute_rows(connection, "INSERT INTO inbox", letters)
+        return
+    with nullcontext() if connection.in_transaction else transaction(connection):
+        execute_rows(connection, "INSERT INTO inbox", letters)
 
 
 def close_writer(connection: sqlite3.Connection, directory: Directory) -> None:
@@ -106,26 +137,39 @@ def close_writer(connection: sqlite3.Connection, directory: Directory) -> None:
     connection.close()
 
 
+def leave_writer(connection: sqlite3.Connection, directory: Directory) -> None:
+    """Close a log that is refused as it was found. SQLite removes the write-ahead log then, and the next start must
+    not take that for a loss."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        directory.left_whole()
+    finally:
+        connection.close()
+
+
 def end(connection: sqlite3.Connection, stream: str) -> int:
     """The offset that the next record of a stream gets."""
     row = connection.execute(f"SELECT base + count FROM {name(stream)} ORDER BY base DESC LIMIT 1").fetchone()
     return row[0] if row else FIRST_OFFSET
 
 
-def first(connection: sqlite3.Connection, stream: str) -> int | None:
-    """The earliest offset kept, None where there is none."""
+def first(connection: sqlite3.Connection, stream: str) -> int:
+    """The earliest offset kept: where a new group starts."""
     row = connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
-    return row[0] if row else None
+    return row[0] if row else FIRST_OFFSET
 
 
-def rows_from(connection: sqlite3.Connection, stream: str, offset: int, limit: int) -> list[Row]:
-    """Stored rows in order, beginning with the one that holds `offset`."""
+def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Generator[Row]:
+    """Stored rows in order, beginning with the one that holds `offset`, read as they are asked for."""
     table = name(stream)
-    return connection.execute(
-        f"SELECT base, count, at, sum, body FROM {table} WHERE base >= "
-        f"coalesce((SELECT max(base) FROM {table} WHERE base <= ?), 0) AND base + count > ? ORDER BY base LIMIT ?",
-        (offset, offset, limit),
-    ).fetchall()
+    with closing(
+        connection.execute(
+            f"SELECT base, count, at, sum, body FROM {table} WHERE base >= "
+            f"coalesce((SELECT max(base) FROM {table} WHERE base <= ?), 0) AND base + count > ? ORDER BY base",
+            (offset, offset),
+        )
+    ) as found:
+        yield from found
 
 
 def trim(connection: sqlite3.Connection, stream: str, before: int) -> int:
@@ -134,8 +178,7 @@ def trim(connection: sqlite3.Connection, stream: str, before: int) -> int:
     connection.execute(
         f"DELETE FROM {table} WHERE base + count <= ? AND base < (SELECT max(base) FROM {table})", (before,)
     )
-    earliest = first(connection, stream)
-    return FIRST_OFFSET if earliest is None else earliest
+    return first(connection, stream)
 
 
 def load_progress(connection: sqlite3.Connection, ends: Mapping[str, int]) -> dict[tuple[str, Place], Finished]:
@@ -158,24 +201,32 @@ def load_group(connection: sqlite3.Connection, stream: str, group: str) -> Finis
     row = connection.execute(
         "SELECT next, beyond FROM progress WHERE who = ? AND stream = ?", (group, stream)
     ).fetchone()
-    return Finished(row[0], decode(row[1], type=list[tuple[int, int]])) if row else Finished(FIRST_OFFSET)
+    if row is None:
+        return Finished(first(connection, stream))
+    return Finished(row[0], decode(row[1], type=list[tuple[int, int]]))
 
 
-def store_progress(connection: sqlite3.Connection, finished: Mapping[tuple[str, Place], Finished]) -> None:
-    """Write how far groups have come."""
-    changed = [(who, place.stream, state.next, encode(state.beyond)) for (who, place), state in finished.items()]
-    execute_rows(connection, "REPLACE INTO progress", changed)
+def batch_letters(stream: str, batch: Sequence[Row]) -> list[Letter]:
+    """Rows of a stream."""
+    kind = name(stream)
+    return [(kind, *row) for row in batch]
 
 
-def put(connection: sqlite3.Connection, table: str, values: Mapping[str, bytes]) -> None:
-    """Set rows of a table; an empty value removes its key."""
-    kept = [(key, crc32(value), value) for key, value in values.items() if value]
-    execute_rows(connection, f"REPLACE INTO {name(table)}", kept)
-    gone = [key for key, value in values.items() if not value]
-    if gone:
-        connection.execute(
-            f"DELETE FROM {name(table)} WHERE key IN (SELECT value FROM json_each(?))", (encode(gone).decode(),)
-        )
+def progress_letters(finished: Mapping[tuple[str, Place], Finished]) -> list[Letter]:
+    """How far groups have come."""
+    return [
+        ("progress", who, place.stream, state.next, encode(state.beyond), None)
+        for (who, place), state in finished.items()
+    ]
+
+
+def table_letters(table: str, values: Mapping[str, bytes]) -> list[Letter]:
+    """Rows of a table; an empty value removes its key."""
+    kind = name(table)
+    return [
+        (kind, key, crc32(value), value, None, None) if value else (f"gone_{kind}", key, None, None, None, None)
+        for key, value in values.items()
+    ]
 
 
 class Snapshot(NamedTuple):

@@ -1,7 +1,11 @@
 """Hot state on SQLite with synchronous=OFF: it survives the process, and is rebuilt when the machine goes down.
 
-What waits together runs in one transaction on one thread. The file carries the session that wrote it: a file of
-another session than the last, of another boot and not closed whole, or damaged, is thrown away at open and begun anew.
+It runs on the event loop: nothing here waits for the disk, and beside a busy loop a thread would spend longer on
+getting the interpreter lock back than on the work. The file carries the session that wrote it: a file of another
+session than the last, of another boot and not closed whole, or damaged, is thrown away at open and begun anew.
+
+What the door accepted stays in memory until its first outcome (`_young`), and which attempts are in flight always
+does: a killed process loses both, and reconcile notes what is unfinished again. What the file knows wins.
 """
 
 import asyncio
@@ -9,22 +13,27 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from howk.adapters.embedded import hot
-from howk.adapters.embedded.db import Committer, connect, transaction
+from howk.adapters.embedded.db import connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
-from howk.domain.delivery import Standing, Status
-from howk.domain.errors import Conflict
+from howk.domain.delivery import Standing, Status, is_current
+from howk.domain.errors import Conflict, Transient
 from howk.ports.clock import Clock
 from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
+_MOST_YOUNG = 16_384
+_FLUSH_AT_ONCE = 512
+_WAL_BYTES = 64 << 20
+_LOOK_AT_WAL_EVERY = 64
 _R = TypeVar("_R")
-
-Decide = Callable[[sqlite3.Connection], Any]
 
 
 class Keep(NamedTuple):
@@ -42,13 +51,20 @@ class EmbeddedState:
     ) -> None:
         self._path = path
         self._db = connection
-        self._condition = condition
+        self._valid, self._reason = condition.valid, condition.reason
+        self._watermark = dict(condition.watermark)
         self._keep = keep
         self._clock = clock
         self._epoch = 0
-        self._tokens = 0
+        # Tokens of a run before this one are never given again.
+        self._tokens = time.monotonic_ns()
         self._ended = hot.count_ended(connection)
-        self._committer: Committer[Decide, Any] = Committer("hot state", self._run)
+        self._waiting = hot.count_waiting(connection)
+        self._young: dict[str, Status] = {}
+        self._in_flight: set[str] = set()
+        self._writes = 0
+        self._checkpoint: asyncio.Future[None] | None = None
+        self._closed = False
 
     @classmethod
     def open(cls, directory: Directory, keep: Keep, clock: Clock) -> "EmbeddedState":
@@ -68,69 +84,112 @@ class EmbeddedState:
         return cls(path, connection, Condition(not reason, reason, hot.watermark(connection)), keep, clock)
 
     async def accept(self, statuses: Sequence[Status]) -> None:
-        await self._ask(lambda db: hot.add_pending(db, statuses))
+        # Deliver may have been faster than the door: what the file knows must not come back as pending later.
+        known = self._read(lambda db: hot.standings(db, [status.id for status in statuses]))
+        for status in statuses:
+            if status.id not in known:
+                self._young.setdefault(status.id, status)
+        while len(self._young) > _MOST_YOUNG:
+            self._write_young(_FLUSH_AT_ONCE)
+
+    def _write_young(self, most: int) -> None:
+        oldest = list(islice(self._young, most))
+        self._write(lambda db: hot.add_pending(db, [self._young[id_] for id_ in oldest]))
+        for id_ in oldest:
+            del self._young[id_]
 
     async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
-        return await self._ask(lambda db: hot.pass_current(db, asks))
+        standings = await self.standing([ask.id for ask in asks])
+        passed = [is_current(known, ask.series, ask.gen) for known, ask in zip(standings, asks, strict=True)]
+        for ask, known, current in zip(asks, standings, passed, strict=True):
+            if current:
+                self._in_flight.add(ask.id)
+                if known is None:
+                    self._young.setdefault(ask.id, _first_seen(ask))
+        return passed
 
     async def standing(self, ids: Sequence[str]) -> Sequence[Standing | None]:
-        known = await self._ask(lambda db: hot.standings(db, ids))
-        return [known.get(id_) for id_ in ids]
+        known = self._read(lambda db: hot.standings(db, ids))
+        young = self._young
+        return [known.get(id_) or (_standing(young[id_]) if id_ in young else None) for id_ in ids]
 
     async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
-        await self._ask(lambda db: self._apply(db, effects, watermark))
-
-    def _apply(self, db: sqlite3.Connection, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
-        known = hot.watermark(db)
+        known = self._watermark
         if watermark and all(known.get(part, -1) >= offset for part, offset in watermark.items()):
             return
-        hot.store(db, effects)
-        hot.set_watermark(db, {**known, **watermark})
-        self._ended += sum([1 for effect in effects if effect.status.ended_at])
-        over = min(self._ended - self._keep.most, _PRUNE_AT_ONCE)
-        if over > 0:
-            self._ended -= hot.prune(db, _FOREVER, over)
-        self._ended -= hot.prune(db, self._clock.now() - self._keep.ttl, _PRUNE_AT_ONCE)
+        reached = known | {part: max(offset, known.get(part, 0)) for part, offset in watermark.items()}
+        oldest = self._clock.now() - self._keep.ttl
+
+        def store(db: sqlite3.Connection) -> tuple[hot.Grown, int]:
+            hot.set_watermark(db, reached)
+            grown = hot.store(db, effects, any_waiting=self._waiting > 0)
+            over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
+            gone = hot.prune(db, _FOREVER, over) if over > 0 else 0
+            return grown, gone + hot.prune(db, oldest, _PRUNE_AT_ONCE)
+
+        grown, gone = self._write(store)
+        self._watermark = reached
+        self._ended += grown.ended - gone
+        self._waiting += grown.waiting
+        for effect in effects:
+            self._young.pop(effect.status.id, None)
+            self._in_flight.discard(effect.status.id)
 
     async def claim(self, now: int, limit: int, lease: float) -> Claims:
-        return await self._ask(lambda db: self._claim(db, now, limit, lease))
-
-    def _claim(self, db: sqlite3.Connection, now: int, limit: int, lease: float) -> Claims:
         clock = time.monotonic()
         self._tokens += 1
-        due = hot.lease_due(db, now, clock, clock + lease, self._tokens, limit)
-        return Claims([Claim(*row, self._tokens) for row in due], hot.next_due(db, clock))
+        token = self._tokens
+        if not self._waiting:
+            return Claims([], 0)
+
+        def take(db: sqlite3.Connection) -> Claims:
+            due = hot.lease_due(db, now, clock, clock + lease, token, limit)
+            return Claims([Claim(*row, token) for row in due], hot.next_due(db, clock))
+
+        return self._write(take)
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        def drop(db: sqlite3.Connection) -> None:
-            for token in {claim.token for claim in claims}:
-                hot.drop_leased(db, token, [claim.id for claim in claims if claim.token == token])
+        def drop(db: sqlite3.Connection) -> int:
+            tokens = {claim.token for claim in claims}
+            return sum([hot.drop_leased(db, token, [c.id for c in claims if c.token == token]) for token in tokens])
 
-        await self._ask(drop)
+        self._waiting -= self._write(drop)
 
     async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
-        await self._ask(lambda db: hot.unschedule(db, keys))
+        self._waiting -= self._write(lambda db: hot.unschedule(db, keys))
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
-        known = await self._ask(lambda db: hot.statuses(db, ids))
-        return [known.get(id_) for id_ in ids]
+        known = self._read(lambda db: hot.statuses(db, ids))
+        return [self._shown(known.get(id_) or self._young.get(id_)) for id_ in ids]
+
+    def _shown(self, status: Status | None) -> Status | None:
+        if status is None or status.ended_at or status.id not in self._in_flight:
+            return status
+        return replace(status, state="delivering")
 
     async def counts(self) -> Counts:
-        return Counts(*await self._ask(hot.count_all))
+        known = self._read(hot.count_known)
+        return Counts(self._waiting, known + len(self._young))
 
     async def condition(self) -> Condition:
-        return self._condition
+        return Condition(self._valid, self._reason, dict(self._watermark))
 
     async def rebuild(self) -> "EmbeddedRebuild":
         self._epoch += 1
-        self._condition = Condition(False, "a rebuild is under way", {})
-        await self._ask(hot.wipe)
+        self._valid, self._reason = False, "a rebuild is under way"
+        self._write(hot.wipe)
+        self._watermark = {}
+        self._ended = self._waiting = 0
+        self._young.clear()
+        self._in_flight.clear()
         return EmbeddedRebuild(self, self._epoch)
 
     async def restore(self, effects: Sequence[Effect], epoch: int) -> None:
         """One step of a rebuild; see `EmbeddedRebuild`."""
         self._still(epoch)
-        await self._ask(lambda db: hot.store(db, effects, restoring=True))
+        grown = self._write(lambda db: hot.restore(db, effects))
+        self._ended += grown.ended
+        self._waiting += grown.waiting
 
     async def seal(self, watermark: Mapping[int, int], epoch: int) -> None:
         """The end of a rebuild; see `EmbeddedRebuild`."""
@@ -139,17 +198,22 @@ class EmbeddedState:
         def finish(db: sqlite3.Connection) -> None:
             hot.set_watermark(db, watermark)
             hot.set_meta(db, valid="yes")
-            self._ended = hot.count_ended(db)
 
-        await self._ask(finish)
-        self._condition = Condition(True, "", dict(watermark))
+        self._write(finish)
+        self._watermark = dict(watermark)
+        self._valid, self._reason = True, ""
 
     def _still(self, epoch: int) -> None:
         if epoch != self._epoch:
             raise Conflict("a later rebuild of hot state has begun: this one is void")
 
     async def close(self) -> None:
-        await self._committer.close()
+        if self._closed:
+            return
+        self._write_young(len(self._young))
+        self._closed = True
+        if self._checkpoint is not None:
+            await self._checkpoint
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
@@ -163,12 +227,47 @@ class EmbeddedState:
         os.fsync(handle)
         os.close(handle)
 
-    async def _ask(self, decide: Callable[[sqlite3.Connection], _R]) -> _R:
-        return cast(_R, await self._committer.submit(decide))
+    def _open(self) -> None:
+        if self._closed:
+            raise Transient("hot state is closed: the process is stopping, try again")
 
-    def _run(self, jobs: list[Decide]) -> list[Any]:
-        with transaction(self._db):
-            return [job(self._db) for job in jobs]
+    def _read(self, question: Callable[[sqlite3.Connection], _R]) -> _R:
+        self._open()
+        try:
+            return question(self._db)
+        except sqlite3.DatabaseError as error:
+            raise translate("hot state", error) from error
+
+    def _write(self, act: Callable[[sqlite3.Connection], _R]) -> _R:
+        self._open()
+        try:
+            with transaction(self._db):
+                answer = act(self._db)
+        except sqlite3.DatabaseError as error:
+            raise translate("hot state", error) from error
+        self._writes += 1
+        if self._writes % _LOOK_AT_WAL_EVERY == 0 and (self._checkpoint is None or self._checkpoint.done()):
+            # In a thread: it moves many pages, and nobody waits for it.
+            loop = asyncio.get_running_loop()
+            self._checkpoint = loop.run_in_executor(None, hot.checkpoint, self._path, _WAL_BYTES)
+        return answer
+
+
+def _standing(status: Status) -> Standing:
+    return Standing(status.series, status.gen, status.ended_at > 0)
+
+
+def _first_seen(ask: Ask) -> Status:
+    return Status(
+        id=ask.id,
+        scope=ask.scope,
+        state="pending",
+        series=ask.series,
+        gen=ask.gen,
+        attempts=ask.attempt - 1,
+        max_attempts=ask.max_attempts,
+        created_at=ask.created_at,
+    )
 
 
 class EmbeddedRebuild:

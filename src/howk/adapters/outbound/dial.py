@@ -20,7 +20,7 @@ MAX_ADDRESSES = 8
 _FAREWELL = 1.0
 
 
-class Dialler(NamedTuple):
+class Means(NamedTuple):
     """What every dial of one sender shares."""
 
     options: SenderOptions
@@ -28,40 +28,63 @@ class Dialler(NamedTuple):
     reason_of: Callable[[str], str]
     tls: ssl.SSLContext
 
-    async def dial(self, origin: Origin, make: Callable[[], Connection], deadline: float) -> Connection:
-        """By `deadline` (monotonic) at the latest."""
+
+class Dial:
+    """One attempt, for one call: `run` once, as a task."""
+
+    __slots__ = ("_deadline", "_make", "_means", "_origin", "_sock")
+
+    def __init__(self, means: Means, origin: Origin, make: Callable[[], Connection], deadline: float) -> None:
+        """To be over by `deadline` (monotonic)."""
+        self._means = means
+        self._origin = origin
+        self._make = make
+        self._deadline = deadline
+        self._sock: socket.socket | None = None
+
+    async def run(self) -> Connection:
+        """Raises Unreachable."""
+        means, origin = self._means, self._origin
         began = monotonic()
-        limit = min(began + self.options.connect_timeout, deadline)
-        last = limit == deadline
+        limit = min(began + means.options.connect_timeout, self._deadline)
+        last = limit == self._deadline
         try:
             async with asyncio.timeout(limit - began):
-                addresses = await vetted(origin.host, origin.port, self.resolve, self.reason_of)
+                addresses = await vetted(origin.host, origin.port, means.resolve, means.reason_of)
         except TimeoutError as error:
             failure: Failure = "timeout" if last else "dns"
             raise Unreachable(failure, "the name was not resolved in time") from error
         resolved = monotonic()
-        sock = await _connected(addresses[:MAX_ADDRESSES], origin.port, limit, last=last)
+        self._sock = await _connected(addresses[:MAX_ADDRESSES], origin.port, limit, last=last)
         connected = monotonic()
-        connection = await self._spoken_for(sock, origin, make, deadline)
-        tls = monotonic() - connected if origin.scheme == "https" else 0.0
-        connection.phases = (resolved - began, connected - resolved, tls)
+        if origin.scheme != "https":
+            _, connection = await asyncio.get_running_loop().create_connection(self._make, sock=self._sock)
+            connection.phases = (resolved - began, connected - resolved, 0.0)
+        else:
+            connection = await self._secured(self._sock)
+            connection.phases = (resolved - began, connected - resolved, monotonic() - connected)
         return connection
 
-    async def _spoken_for(
-        self, sock: socket.socket, origin: Origin, make: Callable[[], Connection], deadline: float
-    ) -> Connection:
-        """A connection around the socket, with TLS where the origin wants it."""
-        loop = asyncio.get_running_loop()
-        if origin.scheme != "https":
-            _, connection = await loop.create_connection(make, sock=sock)
-            return connection
-        patience = max(min(self.options.tls_handshake_timeout, deadline - monotonic()), 0.001)
+    def give_up(self, task: "asyncio.Task[Connection]") -> None:
+        """Ends `run` soon. A loop that has the socket is not to be interrupted: uvloop would close it twice."""
+        if self._sock is None:
+            task.cancel()
+            return
         try:
-            _, connection = await loop.create_connection(
-                make,
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # It is closed already.
+            pass
+
+    async def _secured(self, sock: socket.socket) -> Connection:
+        left = max(self._deadline - monotonic(), 0.001)
+        patience = min(self._means.options.tls_handshake_timeout, left)
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                self._make,
                 sock=sock,
-                ssl=self.tls,
-                server_hostname=origin.host,
+                ssl=self._means.tls,
+                server_hostname=self._origin.host,
                 ssl_handshake_timeout=patience,
                 ssl_shutdown_timeout=_FAREWELL,
             )
@@ -71,10 +94,10 @@ class Dialler(NamedTuple):
             reason = (error.reason or "failed").replace("_", " ").lower()
             raise Unreachable("tls", f"TLS handshake: {reason}") from error
         except (OSError, ValueError) as error:
-            if monotonic() >= deadline:
-                raise Unreachable("timeout", "the TLS handshake took too long") from error
+            # What the loop raises when its handshake timer fires.
             if isinstance(error, ConnectionAbortedError):
-                raise Unreachable("tls", "the TLS handshake took too long") from error
+                failure: Failure = "timeout" if patience == left else "tls"
+                raise Unreachable(failure, "the TLS handshake took too long") from error
             raise Unreachable("tls", "the receiver broke off the TLS handshake") from error
         return connection
 

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from howk.adapters.outbound.connection import DEFAULT_PORTS, UNASKED, Connection, Pool
-from howk.adapters.outbound.dial import Dialler
+from howk.adapters.outbound.dial import Dial, Means
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.resolve import Resolve, SystemResolver, Unreachable
 from howk.domain.addresses import AddressPolicy, blocked_reason
@@ -28,7 +28,10 @@ _TARGET = re.compile(rb"/[\x21-\x7e]*")
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 
 
-class _Dial(NamedTuple):
+class _Dialled(NamedTuple):
+    """The call that a dial is for."""
+
+    dial: Dial
     pool: Pool
     answered: Answered
     call: Call
@@ -48,7 +51,7 @@ class OutboundSender:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._system = SystemResolver()
-        self._dialler = Dialler(
+        self._means = Means(
             options,
             resolve or self._system,
             _judge(options.policy),
@@ -58,7 +61,7 @@ class OutboundSender:
         self._open: set[Connection] = set()
         # The one idle for longest is first.
         self._idle: OrderedDict[Connection, None] = OrderedDict()
-        self._dialling: dict[asyncio.Task[Connection], _Dial] = {}
+        self._dialling: dict[asyncio.Task[Connection], _Dialled] = {}
         self._given_up: dict[asyncio.Task[Connection], Pool] = {}
         self._answers: deque[tuple[Answered, Call, Answer]] = deque()
         self._flushing = False
@@ -127,10 +130,10 @@ class OutboundSender:
             for answered, call in waiting:
                 self._fail(answered, call, "cancelled", "given up by the sender", 0.0)
         dialling, self._dialling = self._dialling, {}
-        for task, dial in dialling.items():
-            self._fail(dial.answered, dial.call, "cancelled", "given up by the sender", 0.0)
-            self._given_up[task] = dial.pool
-            task.cancel()
+        for task, (dial, pool, answered, call, _) in dialling.items():
+            self._fail(answered, call, "cancelled", "given up by the sender", 0.0)
+            self._given_up[task] = pool
+            dial.give_up(task)
         for connection in list(self._open):
             connection.cancel()
 
@@ -233,19 +236,20 @@ class OutboundSender:
         self._pools[pool.origin] = pool
         pool.size += 1
         self.dials += 1
-        dial = self._dialler.dial(pool.origin, lambda: Connection(self, pool, self._options), started + call.timeout)
-        task = self._loop.create_task(dial)
-        self._dialling[task] = _Dial(pool, answered, call, started)
+        deadline = started + call.timeout
+        dial = Dial(self._means, pool.origin, lambda: Connection(self, pool, self._options), deadline)
+        task = self._loop.create_task(dial.run())
+        self._dialling[task] = _Dialled(dial, pool, answered, call, started)
         task.add_done_callback(self._dialled)
 
     def _dialled(self, task: "asyncio.Task[Connection]") -> None:
-        dial = self._dialling.pop(task, None)
-        if dial is None:
+        dialled = self._dialling.pop(task, None)
+        if dialled is None:
             self._release(self._given_up.pop(task))
             if not task.cancelled() and task.exception() is None:
                 task.result().end("given up by the sender")
             return
-        pool, answered, call, started = dial
+        _, pool, answered, call, started = dialled
         now = monotonic()
         if task.cancelled():
             self._fail(answered, call, "cancelled", "the dial was cancelled", now - started)

@@ -1,0 +1,535 @@
+"""The conformance suite of the `HotState` port: an engine is done when it passes.
+
+Subclass `StateSuite` under a name that begins with `Test` and say how the engine is opened; `howk.testing.log_suite`
+says how it is collected. Only the port is used; how an engine meets a crash, another boot or a damaged file belongs
+beside the subclass.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+
+from howk.domain.delivery import Standing, State, Status
+from howk.domain.errors import Conflict
+from howk.ports.clock import Clock
+from howk.ports.state import Ask, Claim, Effect, HotState
+from howk.testing.clock import ManualClock
+
+LEASE = 3_600.0
+"""Seconds that no test lives to see the end of."""
+OVER = 0.0
+"""A lease that has ended when it is given."""
+
+
+class StateSuite(ABC):
+    """What every hot state promises; see `howk.ports.state` for the words. Each test has a storage of its own."""
+
+    status_ttl = 60_000
+    """Milliseconds that the engine is to keep ended statuses."""
+    status_max = 20
+    """How many ended statuses the engine is to keep."""
+
+    @abstractmethod
+    async def open_state(self, clock: Clock) -> HotState:
+        """Open the storage of the running test: missing at first, and as it was left after `close_state`."""
+
+    async def close_state(self, state: HotState) -> None:
+        """Close what `open_state` has opened, cleanly, so that it can be opened again."""
+        await state.close()
+
+    @asynccontextmanager
+    async def opened(self, clock: Clock | None = None) -> AsyncGenerator[HotState]:
+        """A hot state as it is found, closed at the end whatever happens."""
+        state = await self.open_state(clock or ManualClock())
+        try:
+            yield state
+        finally:
+            await self.close_state(state)
+
+    @asynccontextmanager
+    async def whole(self, clock: Clock | None = None) -> AsyncGenerator[HotState]:
+        """A hot state that is empty and valid."""
+        async with self.opened(clock) as state:
+            await (await state.rebuild()).seal({})
+            yield state
+
+    # Accept
+
+    async def test_what_is_accepted_is_shown_as_it_was_given(self) -> None:
+        async with self.whole() as state:
+            given = pending("a")
+            await state.accept([given])
+            assert list(await state.status(["a"])) == [given]
+
+    async def test_accepting_a_known_delivery_changes_nothing(self) -> None:
+        async with self.whole() as state:
+            known = [pending("pending"), waiting("waiting", 1, 10).status, ended("ended", 0).status]
+            await state.accept(known[:1])
+            await state.apply([waiting("waiting", 1, 10), ended("ended", 0)], {0: 1})
+            await state.accept([pending(status.id, scope="another") for status in known])
+            assert list(await state.status([status.id for status in known])) == known
+
+    async def test_of_a_delivery_accepted_twice_in_one_call_the_first_stands(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("a", scope="first"), pending("a", scope="second")])
+            assert list(await state.status(["a"])) == [pending("a", scope="first")]
+
+    async def test_an_accept_that_comes_after_the_gate_leaves_the_delivery_in_flight(self) -> None:
+        async with self.whole() as state:
+            await state.gate([ask("a")])
+            await state.accept([pending("a")])
+            assert await states(state, ["a"]) == ["delivering"]
+
+    # Gate
+
+    async def test_the_gate_lets_a_current_record_pass_and_shows_it_in_flight(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("fresh")])
+            await state.apply([waiting("retried", 2, 10)], {0: 1})
+            assert list(await state.gate([ask("fresh"), ask("retried", gen=2)])) == [True, True]
+            assert await states(state, ["fresh", "retried"]) == ["delivering", "delivering"]
+
+    async def test_the_gate_stops_what_is_no_longer_current(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("waits", 2, 10), ended("ended", 1)], {0: 1})
+            asks = [
+                ask("waits", gen=1),
+                ask("waits", gen=3),
+                ask("waits", gen=2, series=2),
+                ask("ended", gen=1),
+                ask("ended", gen=0),
+                ask("ended", gen=2),
+            ]
+            assert list(await state.gate(asks)) == [False] * len(asks)
+            assert await states(state, ["waits", "ended"]) == ["failed", "delivered"]
+
+    async def test_the_gate_lets_an_unknown_first_attempt_pass_and_knows_it_from_then_on(self) -> None:
+        async with self.whole() as state:
+            asked = Ask("a", 1, 0, "app", 1, 5, 77)
+            assert list(await state.gate([asked])) == [True]
+            shown = Status(id="a", scope="app", state="delivering", max_attempts=5, created_at=77)
+            assert list(await state.status(["a"])) == [shown]
+            assert list(await state.standing(["a"])) == [Standing(1, 0, False)]
+
+    async def test_the_gate_stops_an_unknown_later_attempt_and_learns_nothing_of_it(self) -> None:
+        async with self.whole() as state:
+            assert list(await state.gate([ask("a", gen=1), ask("b", series=2)])) == [False, False]
+            assert list(await state.standing(["a", "b"])) == [None, None]
+
+    async def test_the_gate_judges_each_record_of_a_batch_in_its_place(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("w", 1, 10)], {0: 1})
+            asks = [ask("a"), ask("w", gen=0), ask("a", gen=1), ask("w", gen=1), ask("b", gen=4)]
+            assert list(await state.gate(asks)) == [True, False, False, True, False]
+
+    async def test_a_record_that_comes_twice_stays_current_while_it_is_in_flight(self) -> None:
+        # A crash repeats what was in flight: the repeat must pass, or the delivery would hang.
+        async with self.whole() as state:
+            assert list(await state.gate([ask("a"), ask("a")])) == [True, True]
+            assert list(await state.gate([ask("a")])) == [True]
+            assert (await state.counts()).statuses == 1
+
+    # Standing and status
+
+    async def test_standings_come_in_the_order_they_were_asked_for(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("p")])
+            await state.apply([waiting("w", 3, 10), ended("e", 1), dead("d", 2)], {0: 1})
+            found = await state.standing(["d", "?", "w", "p", "e", "w"])
+        assert list(found) == [
+            Standing(1, 2, True),
+            None,
+            Standing(1, 3, False),
+            Standing(1, 0, False),
+            Standing(1, 1, True),
+            Standing(1, 3, False),
+        ]
+
+    async def test_statuses_come_in_the_order_they_were_asked_for_and_unknown_ones_are_none(self) -> None:
+        async with self.whole() as state:
+            effects = [waiting("w", 1, 10), ended("e", 0), dead("d", 2)]
+            await state.apply(effects, {0: 1})
+            found = await state.status(["d", "?", "e", "w", "d"])
+        w, e, d = (effect.status for effect in effects)
+        assert list(found) == [d, None, e, w, d]
+
+    # Apply
+
+    async def test_effects_and_their_watermark_are_stored_together(self) -> None:
+        async with self.whole() as state:
+            effect = waiting("a", 1, 50)
+            await state.apply([effect], {0: 7})
+            assert list(await state.status(["a"])) == [effect.status]
+            assert dict((await state.condition()).watermark) == {0: 7}
+
+    async def test_of_two_effects_on_one_delivery_the_later_stands(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10), waiting("a", 2, 20), ended("b", 0), waiting("c", 1, 5)], {0: 3})
+            await state.apply([ended("c", 1)], {0: 4})
+            assert await states(state, ["a", "b", "c"]) == ["failed", "delivered", "delivered"]
+            assert [(claim.id, claim.gen) for claim in await due(state, 1_000)] == [("a", 2)]
+
+    async def test_an_apply_at_or_below_the_watermark_changes_nothing(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 2, 10)], {0: 5})
+            for mark in (5, 4, 0):
+                await state.apply([ended("a", 1), waiting("b", 1, 20)], {0: mark})
+            assert await states(state, ["a", "b"]) == ["failed", None]
+            assert [claim.id for claim in await due(state, 1_000)] == ["a"]
+            assert dict((await state.condition()).watermark) == {0: 5}
+
+    async def test_a_watermark_moves_on_without_effects(self) -> None:
+        async with self.whole() as state:
+            await state.apply([], {0: 9})
+            assert dict((await state.condition()).watermark) == {0: 9}
+
+    async def test_an_end_takes_the_waiting_record_away(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 1})
+            await state.apply([dead("a", 1)], {0: 2})
+            assert await due(state, 1_000) == []
+            assert (await state.counts()).waiting == 0
+
+    async def test_a_new_due_time_replaces_the_one_before(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10, b"one")], {0: 1})
+            await state.apply([waiting("a", 2, 500, b"two")], {0: 2})
+            assert await nothing_due(state, 499) == 500
+            (claim,) = await due(state, 500)
+            assert (claim.gen, claim.record) == (2, b"two")
+
+    # Claim, lease, release
+
+    async def test_a_claim_carries_the_record_byte_for_byte(self) -> None:
+        records = {"small": b"\x00{}<>&", "large": b'{"a":"' + b"x" * 100_000 + b'\x00\xff"}', "edge": b"z" * 512}
+        async with self.whole() as state:
+            await state.apply([waiting(id_, 3, 10, record, series=2) for id_, record in records.items()], {0: 1})
+            claims = await due(state, 10)
+        assert {claim.id: claim.record for claim in claims} == records
+        assert {(claim.series, claim.gen) for claim in claims} == {(2, 3)}
+
+    async def test_what_is_due_is_claimed_earliest_first_up_to_the_limit(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting(f"d{at}", 1, at) for at in (40, 10, 30, 20, 50)], {0: 1})
+            first, next_due = await state.claim(45, 3, LEASE)
+            assert [claim.id for claim in first] == ["d10", "d20", "d30"]
+            assert next_due == 40
+            second, next_due = await state.claim(45, 3, LEASE)
+            assert [claim.id for claim in second] == ["d40"]
+            assert next_due == 50
+
+    async def test_nothing_is_claimed_before_it_is_due(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 100)], {0: 1})
+            assert await nothing_due(state, 99) == 100
+            assert [claim.id for claim in await due(state, 100)] == ["a"]
+
+    async def test_without_anything_that_waits_nothing_is_due_ever(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("a")])
+            await state.apply([ended("b", 0)], {0: 1})
+            assert await nothing_due(state, 1 << 50) == 0
+
+    async def test_what_is_leased_is_not_claimed_again(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10), waiting("b", 1, 20)], {0: 1})
+            assert [claim.id for claim in await due(state, 10)] == ["a"]
+            assert [claim.id for claim in await due(state, 100)] == ["b"]
+            assert await due(state, 100) == []
+            assert (await state.counts()).waiting == 2
+
+    async def test_what_is_released_is_no_longer_due(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10), waiting("b", 1, 20)], {0: 1})
+            claims = await due(state, 100)
+            await state.release(claims[:1])
+            assert (await state.counts()).waiting == 1
+            await state.release(claims)
+            await state.release(claims)
+            assert (await state.counts()).waiting == 0
+            assert await nothing_due(state, 100) == 0
+            assert await states(state, ["a", "b"]) == ["failed", "failed"]
+
+    async def test_a_claim_whose_lease_has_ended_is_claimed_again(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 1})
+            (first,) = await due(state, 10, OVER)
+            (second,) = await due(state, 10)
+            assert second._replace(token=first.token) == first
+            assert second.token != first.token
+
+    async def test_a_lost_lease_releases_nothing_that_was_claimed_again(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 1})
+            lost = await due(state, 10, OVER)
+            held = await due(state, 10)
+            await state.release(lost)
+            assert (await state.counts()).waiting == 1
+            await state.release(held)
+            assert (await state.counts()).waiting == 0
+
+    async def test_a_release_does_not_touch_what_settle_has_scheduled_since(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 1})
+            claims = await due(state, 10)
+            await state.apply([waiting("a", 2, 20)], {0: 2})
+            await state.release(claims)
+            assert [(claim.id, claim.gen) for claim in await due(state, 20)] == [("a", 2)]
+
+    async def test_claims_of_several_calls_are_released_together(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10), waiting("b", 1, 20), waiting("c", 1, 30)], {0: 1})
+            claims = [*await due(state, 10), *await due(state, 20)]
+            await state.release(claims)
+            assert [claim.id for claim in await due(state, 100)] == ["c"]
+
+    async def test_two_claims_at_once_share_nothing(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting(f"d{n:03}", 1, n + 1) for n in range(100)], {0: 1})
+            rounds = await asyncio.gather(*[state.claim(1_000, 15, LEASE) for _ in range(8)])
+            ids = [claim.id for claims in rounds for claim in claims.due]
+        assert sorted(ids) == [f"d{n:03}" for n in range(100)]
+
+    # Queued
+
+    async def test_what_is_queued_already_is_no_longer_due(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10), waiting("b", 2, 10), waiting("c", 1, 10)], {0: 1})
+            await state.queued([("a", 1, 1), ("b", 1, 1), ("c", 2, 1), ("?", 1, 0)])
+            assert sorted(claim.id for claim in await due(state, 100)) == ["b", "c"]
+            assert list(await state.gate([ask("a", gen=1)])) == [True]
+
+    # Counts and bounds
+
+    async def test_counts_say_how_many_wait_and_how_many_are_known(self) -> None:
+        async with self.whole() as state:
+            assert await state.counts() == (0, 0)
+            await state.accept([pending("p")])
+            await state.gate([ask("g")])
+            await state.apply([waiting("w", 1, 10), ended("e", 0)], {0: 1})
+            assert await state.counts() == (1, 4)
+
+    async def test_over_the_bound_the_statuses_that_ended_first_are_dropped(self) -> None:
+        many = self.status_max + 5
+        async with self.whole() as state:
+            await state.apply([waiting("waits", 1, 10)], {0: 1})
+            await state.accept([pending("pending")])
+            for n in range(many):
+                await state.apply([ended(f"e{n:03}", 0, NOW - many + n)], {0: 2 + n})
+            found = await state.status([f"e{n:03}" for n in range(many)])
+            assert [status is not None for status in found] == [False] * 5 + [True] * self.status_max
+            assert await states(state, ["waits", "pending"]) == ["failed", "pending"]
+            assert await state.counts() == (1, self.status_max + 2)
+
+    async def test_a_delivery_that_ends_again_is_counted_once(self) -> None:
+        async with self.whole() as state:
+            await state.apply([ended("kept", 0, NOW - 100)], {0: 1})
+            for n in range(self.status_max + 5):
+                again = ended("again", 0, NOW - 50 + n, series=n + 1)
+                await state.apply([waiting("again", 0, 10, series=n + 1)], {0: 2 + 2 * n})
+                await state.apply([again], {0: 3 + 2 * n})
+            assert await states(state, ["kept", "again"]) == ["delivered", "delivered"]
+
+    async def test_an_ended_status_is_kept_for_its_time_and_a_waiting_one_for_ever(self) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await state.apply([waiting("waits", 1, 10), ended("early", 0, NOW - 10), ended("late", 0)], {0: 1})
+            clock.advance(self.status_ttl - 10)
+            await state.apply([], {0: 2})
+            assert await states(state, ["early", "late"]) == ["delivered", "delivered"]
+            clock.advance(5)
+            await state.apply([], {0: 3})
+            assert await states(state, ["early", "late"]) == [None, "delivered"]
+            clock.advance(self.status_ttl * 1_000)
+            await state.apply([], {0: 4})
+            assert await states(state, ["late", "waits"]) == [None, "failed"]
+            assert [claim.id for claim in await due(state, 10)] == ["waits"]
+
+    # Condition and rebuild
+
+    async def test_a_missing_hot_state_is_not_valid_and_says_why(self) -> None:
+        async with self.opened() as state:
+            valid, reason, watermark = await state.condition()
+        assert (valid, dict(watermark)) == (False, {})
+        assert reason
+
+    async def test_a_rebuild_is_not_valid_until_it_is_sealed(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 4})
+            assert (await state.condition()).valid
+            rebuild = await state.rebuild()
+            valid, reason, watermark = await state.condition()
+            assert (valid, dict(watermark)) == (False, {})
+            assert reason
+            await rebuild.restore([waiting("b", 1, 10)])
+            assert not (await state.condition()).valid
+            await rebuild.seal({0: 8})
+            assert await state.condition() == (True, "", {0: 8})
+
+    async def test_a_rebuild_forgets_everything_and_holds_what_was_restored(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("old", 1, 10), ended("gone", 0)], {0: 100})
+            rebuild = await state.rebuild()
+            restored = [waiting("w", 2, 20, b"record"), ended("e", 1), Effect(pending("p"))]
+            await rebuild.restore(restored)
+            await rebuild.seal({0: 3})
+            assert list(await state.status(["old", "gone"])) == [None, None]
+            assert list(await state.status(["w", "e", "p"])) == [effect.status for effect in restored]
+            assert [(claim.id, claim.gen, claim.record) for claim in await due(state, 20)] == [("w", 2, b"record")]
+            await state.apply([ended("w", 2)], {0: 4})
+            assert await states(state, ["w"]) == ["delivered"]
+
+    async def test_a_restore_never_goes_back_in_series_and_gen(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            ahead = [waiting("a", 3, 30, b"ahead"), waiting("b", 0, 30, b"ahead", series=2), ended("c", 2)]
+            await rebuild.restore(ahead)
+            await rebuild.restore([waiting("a", 2, 20), ended("b", 9), waiting("c", 1, 20)])
+            await rebuild.restore([Effect(pending("a")), Effect(pending("b")), Effect(pending("c"))])
+            await rebuild.seal({})
+            assert list(await state.status(["a", "b", "c"])) == [effect.status for effect in ahead]
+            assert sorted((claim.id, claim.record) for claim in await due(state, 100)) == [
+                ("a", b"ahead"),
+                ("b", b"ahead"),
+            ]
+
+    async def test_within_one_restore_the_later_of_the_highest_stands(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            await rebuild.restore(
+                [
+                    waiting("a", 1, 10, b"first"),
+                    waiting("a", 1, 20, b"second"),
+                    waiting("a", 0, 30, b"older"),
+                    waiting("b", 1, 10),
+                    ended("b", 1),
+                    ended("c", 1),
+                    waiting("c", 1, 10),
+                ]
+            )
+            await rebuild.seal({})
+            assert await states(state, ["a", "b", "c"]) == ["failed", "delivered", "failed"]
+            assert [(claim.id, claim.record) for claim in await due(state, 100)] == [("c", b"{}"), ("a", b"second")]
+
+    async def test_a_later_rebuild_voids_the_one_before(self) -> None:
+        async with self.whole() as state:
+            first = await state.rebuild()
+            await first.restore([waiting("first", 1, 10)])
+            second = await state.rebuild()
+            assert await conflicts(first.restore([waiting("late", 1, 10)]))
+            assert await conflicts(first.seal({0: 99}))
+            assert not (await state.condition()).valid
+            await second.seal({0: 1})
+            assert await state.condition() == (True, "", {0: 1})
+            assert await state.counts() == (0, 0)
+            assert await conflicts(first.seal({0: 99}))
+
+    async def test_a_seal_that_a_new_rebuild_overtakes_leaves_hot_state_invalid(self) -> None:
+        async with self.whole() as state:
+            first = await state.rebuild()
+            _, second = await asyncio.gather(conflicts(first.seal({0: 99})), state.rebuild())
+            assert not (await state.condition()).valid
+            await second.seal({0: 2})
+            assert await state.condition() == (True, "", {0: 2})
+
+    async def test_during_a_rebuild_the_door_and_first_attempts_go_on(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            await state.accept([pending("accepted")])
+            assert list(await state.gate([ask("accepted"), ask("unknown"), ask("retry", gen=1)])) == [True, True, False]
+            await rebuild.restore([waiting("retry", 1, 10)])
+            await rebuild.seal({})
+            assert await states(state, ["accepted", "unknown", "retry"]) == ["delivering", "delivering", "failed"]
+
+    async def test_a_rebuild_takes_every_lease_away(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 1})
+            lost = await due(state, 10)
+            rebuild = await state.rebuild()
+            await rebuild.restore([waiting("a", 1, 10)])
+            await rebuild.seal({0: 1})
+            await state.release(lost)
+            assert [claim.id for claim in await due(state, 10)] == ["a"]
+
+    # Reopen
+
+    async def test_what_was_closed_cleanly_is_valid_and_as_it_was(self) -> None:
+        async with self.whole() as state:
+            effects = [waiting("w", 1, 10, b"record"), ended("e", 0)]
+            await state.accept([pending("p")])
+            await state.apply(effects, {0: 12})
+        async with self.opened() as state:
+            assert await state.condition() == (True, "", {0: 12})
+            assert list(await state.status(["p", "w", "e"])) == [pending("p"), *(effect.status for effect in effects)]
+            assert [(claim.id, claim.record) for claim in await due(state, 10)] == [("w", b"record")]
+
+    async def test_a_rebuild_that_was_not_sealed_is_not_valid_at_the_next_open(self) -> None:
+        async with self.whole() as state:
+            await state.apply([waiting("a", 1, 10)], {0: 4})
+            rebuild = await state.rebuild()
+            await rebuild.restore([waiting("b", 1, 10)])
+        async with self.opened() as state:
+            valid, reason, watermark = await state.condition()
+        assert (valid, dict(watermark)) == (False, {})
+        assert reason
+
+
+NOW = ManualClock().now()
+
+
+def pending(id_: str, scope: str = "app") -> Status:
+    """An accepted delivery."""
+    return Status(id=id_, scope=scope, state="pending", max_attempts=5, created_at=7)
+
+
+def waiting(id_: str, gen: int, due_at: int, record: bytes = b"{}", *, series: int = 1) -> Effect:
+    """A delivery that failed and waits."""
+    status = _status(id_, "failed", series, gen, next_retry_at=due_at, last_status_code=500, last_error="HTTP 500")
+    return Effect(status, due_at, record)
+
+
+def ended(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
+    """A delivery that was delivered."""
+    return Effect(_status(id_, "delivered", series, gen, delivered_at=at, ended_at=at))
+
+
+def dead(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
+    """A delivery that was given up."""
+    return Effect(_status(id_, "dead", series, gen, reason_type="exhausted", ended_at=at))
+
+
+def _status(id_: str, state: State, series: int, gen: int, **more: str | int) -> Status:
+    fields = {"attempts": gen + 1, "max_attempts": 5, "created_at": 7, **more}
+    return Status(id=id_, scope="app", state=state, series=series, gen=gen, **fields)  # pyright: ignore[reportArgumentType]
+
+
+def ask(id_: str, *, gen: int = 0, series: int = 1) -> Ask:
+    """The question of an attempt to be made."""
+    return Ask(id_, series, gen, "app", gen + 1, 5, 7)
+
+
+async def due(state: HotState, now: int, lease: float = LEASE) -> list[Claim]:
+    """What is due, claimed."""
+    return list((await state.claim(now, 1_000, lease)).due)
+
+
+async def nothing_due(state: HotState, now: int) -> int:
+    """When something will be, of a hot state that has nothing yet."""
+    found, next_due = await state.claim(now, 1_000, LEASE)
+    assert not found
+    return next_due
+
+
+async def states(state: HotState, ids: Sequence[str]) -> list[str | None]:
+    """The words of these deliveries' statuses."""
+    return [status and status.state for status in await state.status(ids)]
+
+
+async def conflicts(call: Awaitable[None]) -> bool:
+    """Whether a call raises `Conflict`."""
+    try:
+        await call
+    except Conflict:
+        return True
+    return False
