@@ -1,7 +1,7 @@
 """A receiver fast enough to measure against: answers 200 to every POST and counts what came, by `webhook-id`.
 
-`GET /__counts` tells the counts, `GET /__arrivals` the first arrival of each id in Unix seconds, both as JSON. It prints
-`{"port": …}` once it listens and its counts when it is ended by a signal.
+`GET /__counts` tells the counts, `GET /__arrivals` the first arrival of each id in Unix seconds, both as JSON. It
+prints `{"port": …}` once it listens and its counts when it is ended by a signal.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from httptools import HttpParserError, HttpRequestParser
@@ -66,8 +66,8 @@ class Sink(asyncio.Protocol):
         self.path = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are not registered as such.
+        self.transport = cast(asyncio.Transport, transport)
         self.parser = HttpRequestParser(self)
         self.tally.connections += 1
 
