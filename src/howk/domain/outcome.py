@@ -6,6 +6,7 @@ Retryable are transport errors, 408, 425, 429 and 5xx; 3xx and every other 4xx e
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple
 
@@ -57,9 +58,9 @@ def _wait(text: str, now: int) -> int:
         return int(text) * 1000
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0
-    try:
+        if moment.tzinfo is None:
+            # An HTTP date is in GMT whatever it says (RFC 9110, 5.6.7), and never in the zone of this machine.
+            moment = moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * 1000) - now
     except (OverflowError, ValueError):
         return 0

@@ -29,6 +29,9 @@ class Secrets(Struct, frozen=True, omit_defaults=True):
     headers: dict[str, str] = {}
     signing: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
     def __bool__(self) -> bool:
         return bool(self.userinfo or self.query or self.headers or self.signing)
 

@@ -19,7 +19,7 @@ from howk.domain.delivery import pending_status
 from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.ids import RANDOM_BYTES, delivery_id
-from howk.domain.records import JSON_TYPE, VERSION, Delivery, Target
+from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
 from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
 from howk.domain.signing import secret_bytes
 from howk.flow import journal
@@ -166,7 +166,7 @@ class Ingest:
         except (Base64Error, ValueError) as error:
             raise _refused("invalid_payload", "payload_base64", "not standard base64 with padding") from error
         self._bounded(size)
-        return Raw(), request.payload_base64, content_type
+        return NO_PAYLOAD, request.payload_base64, content_type
 
     def _bounded(self, size: int) -> None:
         if size > self._options.max_payload:

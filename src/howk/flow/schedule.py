@@ -40,12 +40,12 @@ class Schedule:
     async def turn(self) -> float:
         """One claim; answers with the seconds until the next one is worth while, 0 when a full batch was due."""
         until = self._clock.monotonic() + self._lease
-        due, next_due = await self._state.claim(self._clock.now(), self._batch, self._lease)
+        due, next_due, waiting = await self._state.claim(self._clock.now(), self._batch, self._lease)
+        self._meter.gauge(RETRY_DEPTH, waiting)
         if due and self._clock.monotonic() < until:
             await self._journal.append([journal.slow(_read(claim.record), claim.record) for claim in due])
             await self._state.release(due)
         if len(due) >= self._batch:
             return _REPEAT_AT_ONCE
-        self._meter.gauge(RETRY_DEPTH, (await self._state.counts()).waiting)
         wait = (next_due - self._clock.now()) / 1000 if next_due else self._poll
         return min(max(wait, 0.001), self._poll)

@@ -59,10 +59,11 @@ class Claim(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What was due, and when the next one will be (0: none is waiting)."""
+    """What was due, when the next one will be (0: none is waiting), and how many wait in all."""
 
     due: Sequence[Claim]
     next_due: int
+    waiting: int
 
 
 class Condition(NamedTuple):

@@ -212,10 +212,10 @@ class StateSuite(ABC):
     async def test_what_is_due_is_claimed_earliest_first_up_to_the_limit(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting(f"d{at}", 1, at) for at in (40, 10, 30, 20, 50)], {0: 1})
-            first, next_due = await state.claim(45, 3, LEASE)
+            first, next_due, _ = await state.claim(45, 3, LEASE)
             assert [claim.id for claim in first] == ["d10", "d20", "d30"]
             assert next_due == 40
-            second, next_due = await state.claim(45, 3, LEASE)
+            second, next_due, _ = await state.claim(45, 3, LEASE)
             assert [claim.id for claim in second] == ["d40"]
             assert next_due == 50
 
@@ -516,7 +516,7 @@ async def due(state: HotState, now: int, lease: float = LEASE) -> list[Claim]:
 
 async def nothing_due(state: HotState, now: int) -> int:
     """When something will be, of a hot state that has nothing yet."""
-    found, next_due = await state.claim(now, 1_000, LEASE)
+    found, next_due, _ = await state.claim(now, 1_000, LEASE)
     assert not found
     return next_due
 

@@ -19,6 +19,7 @@ MALFORMED = "malformed"
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
+_SPARE_DEPTH = 64
 
 
 class _Batch(Struct, forbid_unknown_fields=True):
@@ -26,6 +27,7 @@ class _Batch(Struct, forbid_unknown_fields=True):
 
 
 _decode = Decoder(Enqueue).decode
+_skip = Decoder(Raw).decode
 _decode_batch = Decoder(_Batch).decode
 
 
@@ -56,9 +58,18 @@ def _read_item(item: Raw) -> Enqueue | Rejected:
 
 def _read(body: bytes) -> Enqueue:
     request = _guarded(_decode, body)
+    _refuse_deep(request)
     if _may_repeat(request, body):
         _refuse_repeats(body)
     return request
+
+
+def _refuse_deep(request: Enqueue) -> None:
+    """A payload that can just be read here could not be where it stands inside another record, or where more calls are
+    under way: it has to be readable some levels deeper too."""
+    payload = bytes(request.payload) if isinstance(request.payload, Raw) else b""
+    if payload.count(b"[") + payload.count(b"{") > _SPARE_DEPTH:
+        _guarded(_skip, b"[" * _SPARE_DEPTH + payload + b"]" * _SPARE_DEPTH)
 
 
 def _check_text(body: bytes) -> None:
@@ -128,7 +139,8 @@ class _Object(list[tuple[str, Any]]):
 
 def _refuse_repeats(body: bytes) -> None:
     try:
-        found = json.loads(body, object_pairs_hook=_Object)
+        # Numbers stay text: a payload's may be longer than Python converts.
+        found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
     envelopes: Sequence[_Object] = [found, *(value for key, value in found if key == "headers")]

@@ -8,7 +8,8 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,6 +21,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 _SIZES = (1, 8, 64, 512)
+_LOOK_EVERY = 64
 
 
 def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False) -> sqlite3.Connection:
@@ -150,6 +152,44 @@ class Committer(Generic[J, R]):
         for future, result in zip(futures, outcome, strict=True):
             if not future.done():
                 future.set_result(result)
+
+
+class Checkpoints:
+    """Keeps a write-ahead log small without stopping its writer: the bulk is moved in a thread while commits go on, and
+    the few pages that came meanwhile by the writer itself, so that the next commit begins the log anew.
+
+    `above` is the size in bytes from which on it is moved; `pragmas` are for the thread's own connection.
+    """
+
+    def __init__(self, path: Path, above: int, pragmas: Sequence[str] = ()) -> None:
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._above = above
+        self._pragmas = pragmas
+        self._commits = 0
+        self._moving: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="howk-checkpoint")
+
+    def after_commit(self, connection: sqlite3.Connection) -> None:
+        """To be called by the writer, outside a transaction."""
+        self._commits += 1
+        if self._moving is not None and self._moving.done():
+            self._moving = None
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        elif self._moving is None and self._commits % _LOOK_EVERY == 0 and self._log.stat().st_size > self._above:
+            self._moving = self._pool.submit(self._move)
+
+    def close(self) -> None:
+        """Wait for what is being moved."""
+        self._pool.shutdown(wait=True)
+
+    def _move(self) -> None:
+        try:
+            with closing(connect(self._path, pragmas=self._pragmas)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.DatabaseError:
+            # A full disk is told by the commits themselves; this is tried again.
+            return
 
 
 def translate(name: str, error: sqlite3.DatabaseError) -> HowkError:

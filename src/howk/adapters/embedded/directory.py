@@ -126,7 +126,7 @@ def _read(path: Path) -> Run | None:
         return decode(path.read_bytes(), type=Run)
     except FileNotFoundError:
         return None
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise Permanent(
             f"{path} is damaged ({error}): howk can't tell how its last run ended. Restore the directory from a "
             "backup, or move this file away if you know that nothing else in the directory is missing"

@@ -3,7 +3,6 @@
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +53,7 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
             watermark(connection)
         finally:
             connection.close()
-    except (sqlite3.DatabaseError, DecodeError) as error:
+    except (sqlite3.DatabaseError, DecodeError, UnicodeDecodeError) as error:
         return f"it is damaged ({error})"
     if damage != "ok":
         return f"it is damaged ({damage})"
@@ -71,16 +70,6 @@ def create(connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
-
-
-def checkpoint(path: Path, above: int) -> None:
-    """Move the write-ahead log into the file when it is larger than `above` bytes; one that fails is tried again."""
-    try:
-        if path.with_name(path.name + "-wal").stat().st_size > above:
-            with closing(connect(path, pragmas=("synchronous=OFF",))) as connection:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except (sqlite3.DatabaseError, FileNotFoundError):
-        return
 
 
 def wipe(connection: sqlite3.Connection) -> None:

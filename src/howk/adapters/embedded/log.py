@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from howk.adapters.embedded import rows, schema
-from howk.adapters.embedded.db import Committer, connect, translate
+from howk.adapters.embedded.db import Checkpoints, Committer, connect, translate
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.tail import Tail
 from howk.domain.errors import Full, Transient
@@ -24,6 +24,7 @@ from howk.ports.log import Capabilities, Consumer, Entry, Finish, Place, Progres
 
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
+_WAL_BYTES = 32 << 20
 _READ_BATCH = 1_000
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
@@ -69,6 +70,7 @@ class EmbeddedLog:
         self._loop = asyncio.get_running_loop()
         self._waiting_bytes = 0
         self._closed = False
+        self._checkpoints = Checkpoints(path, _WAL_BYTES)
         self._committer: Committer[_Append | _Trim, _Outcome] = Committer(
             "log", self._commit, before_answer=self._publish
         )
@@ -111,6 +113,7 @@ class EmbeddedLog:
         for table, values in tables.items():
             letters.extend(schema.table_letters(table, values))
         schema.write(self._writer, letters)
+        self._checkpoints.after_commit(self._writer)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
@@ -213,6 +216,7 @@ class EmbeddedLog:
             return
         self._closed = True
         await self._committer.close()
+        await self._loop.run_in_executor(None, self._checkpoints.close)
         self._reading.shutdown(wait=True)
         self._reader.close()
         await self._loop.run_in_executor(None, schema.close_writer, self._writer, self._directory)

@@ -60,7 +60,7 @@ def _salvage(stream: str, row: Row) -> Iterator[Entry]:
     damage = f"the stored bytes of {stream} at offset {base} to {base + count - 1} fail their checksum"
     try:
         items = _decode(body)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):
         items = []
     if len(items) != count:
         # Nothing tells where one record ends: the first offset keeps all the bytes, the others point to it.

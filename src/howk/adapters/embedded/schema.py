@@ -33,7 +33,7 @@ _PRAGMAS = (
     "synchronous=FULL",
     "fullfsync=ON",
     "checkpoint_fullfsync=ON",
-    "wal_autocheckpoint=2000",
+    "wal_autocheckpoint=0",
     "cache_size=-16384",
 )
 
@@ -104,8 +104,8 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create_inbox(connection: sqlite3.Connection) -> None:
-    """A view that sends each row on to its table, so that one statement is the whole of a commit: each statement gives up
-    the interpreter lock, and beside a busy loop getting it back costs more than the work."""
+    """A view that sends each row on to its table, so that one statement is the whole of a commit: each statement gives
+    up the interpreter lock, and beside a busy loop getting it back costs more than the work."""
     connection.execute("CREATE TEMP VIEW inbox AS SELECT 0 AS kind, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e")
     actions = {
         name(stream): f"INSERT INTO {name(stream)} VALUES (new.a, new.b, new.c, new.d, new.e)" for stream in STREAMS

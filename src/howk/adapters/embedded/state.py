@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from howk.adapters.embedded import hot
-from howk.adapters.embedded.db import connect, transaction, translate
+from howk.adapters.embedded.db import Checkpoints, connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
 from howk.domain.delivery import Standing, Status, is_current
 from howk.domain.errors import Conflict, Transient
@@ -32,7 +32,6 @@ _FOREVER = 1 << 62
 _MOST_YOUNG = 16_384
 _FLUSH_AT_ONCE = 512
 _WAL_BYTES = 64 << 20
-_LOOK_AT_WAL_EVERY = 64
 _R = TypeVar("_R")
 
 
@@ -61,9 +60,10 @@ class EmbeddedState:
         self._ended = hot.count_ended(connection)
         self._waiting = hot.count_waiting(connection)
         self._young: dict[str, Status] = {}
-        self._in_flight: set[str] = set()
-        self._writes = 0
-        self._checkpoint: asyncio.Future[None] | None = None
+        self._in_flight: dict[str, None] = {}
+        # Settled before the door has said that it was accepted, the last of them: that word then comes too late.
+        self._early: dict[str, None] = {}
+        self._checkpoints = Checkpoints(path, _WAL_BYTES, ("synchronous=OFF",))
         self._closed = False
 
     @classmethod
@@ -84,13 +84,12 @@ class EmbeddedState:
         return cls(path, connection, Condition(not reason, reason, hot.watermark(connection)), keep, clock)
 
     async def accept(self, statuses: Sequence[Status]) -> None:
-        # Deliver may have been faster than the door: what the file knows must not come back as pending later.
-        known = self._read(lambda db: hot.standings(db, [status.id for status in statuses]))
+        self._open()
         for status in statuses:
-            if status.id not in known:
+            if status.id not in self._early:
                 self._young.setdefault(status.id, status)
-        while len(self._young) > _MOST_YOUNG:
-            self._write_young(_FLUSH_AT_ONCE)
+        if len(self._young) > _MOST_YOUNG:
+            self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - _MOST_YOUNG))
 
     def _write_young(self, most: int) -> None:
         oldest = list(islice(self._young, most))
@@ -103,7 +102,7 @@ class EmbeddedState:
         passed = [is_current(known, ask.series, ask.gen) for known, ask in zip(standings, asks, strict=True)]
         for ask, known, current in zip(asks, standings, passed, strict=True):
             if current:
-                self._in_flight.add(ask.id)
+                self._in_flight[ask.id] = None
                 if known is None:
                     self._young.setdefault(ask.id, _first_seen(ask))
         return passed
@@ -132,19 +131,22 @@ class EmbeddedState:
         self._ended += grown.ended - gone
         self._waiting += grown.waiting
         for effect in effects:
-            self._young.pop(effect.status.id, None)
-            self._in_flight.discard(effect.status.id)
+            self._in_flight.pop(effect.status.id, None)
+            if self._young.pop(effect.status.id, None) is None:
+                self._early[effect.status.id] = None
+        _bound(self._early)
+        _bound(self._in_flight)
 
     async def claim(self, now: int, limit: int, lease: float) -> Claims:
         clock = time.monotonic()
         self._tokens += 1
         token = self._tokens
         if not self._waiting:
-            return Claims([], 0)
+            return Claims([], 0, 0)
 
         def take(db: sqlite3.Connection) -> Claims:
             due = hot.lease_due(db, now, clock, clock + lease, token, limit)
-            return Claims([Claim(*row, token) for row in due], hot.next_due(db, clock))
+            return Claims([Claim(*row, token) for row in due], hot.next_due(db, clock), self._waiting)
 
         return self._write(take)
 
@@ -182,6 +184,7 @@ class EmbeddedState:
         self._ended = self._waiting = 0
         self._young.clear()
         self._in_flight.clear()
+        self._early.clear()
         return EmbeddedRebuild(self, self._epoch)
 
     async def restore(self, effects: Sequence[Effect], epoch: int) -> None:
@@ -212,11 +215,10 @@ class EmbeddedState:
             return
         self._write_young(len(self._young))
         self._closed = True
-        if self._checkpoint is not None:
-            await self._checkpoint
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._checkpoints.close()
         # `whole` is only true once every page before it is on the disk.
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -243,18 +245,20 @@ class EmbeddedState:
         try:
             with transaction(self._db):
                 answer = act(self._db)
+            self._checkpoints.after_commit(self._db)
         except sqlite3.DatabaseError as error:
             raise translate("hot state", error) from error
-        self._writes += 1
-        if self._writes % _LOOK_AT_WAL_EVERY == 0 and (self._checkpoint is None or self._checkpoint.done()):
-            # In a thread: it moves many pages, and nobody waits for it.
-            loop = asyncio.get_running_loop()
-            self._checkpoint = loop.run_in_executor(None, hot.checkpoint, self._path, _WAL_BYTES)
         return answer
 
 
 def _standing(status: Status) -> Standing:
     return Standing(status.series, status.gen, status.ended_at > 0)
+
+
+def _bound(ids: dict[str, None]) -> None:
+    """Drop the oldest above the bound."""
+    for id_ in list(islice(ids, max(0, len(ids) - _MOST_YOUNG))):
+        del ids[id_]
 
 
 def _first_seen(ask: Ask) -> Status:
