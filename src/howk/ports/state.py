@@ -97,7 +97,8 @@ class HotState(Protocol):
     """See the module for the contract."""
 
     async def accept(self, statuses: Sequence[Status]) -> None:
-        """Note accepted deliveries as pending, where nothing is known of them yet."""
+        """Note accepted deliveries as pending, where nothing is known of them yet. One whose end was known and has been
+        forgotten may stay so."""
         ...
 
     async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:

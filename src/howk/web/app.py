@@ -11,7 +11,7 @@ from msgspec.json import encode
 
 from howk._version import __version__
 from howk.domain.delivery import Status
-from howk.domain.errors import FieldProblem, HowkError, Rejected
+from howk.domain.errors import FieldProblem, Full, HowkError, Rejected
 from howk.domain.ids import is_delivery_id
 from howk.flow.ingest import Ingest
 from howk.ports.state import HotState
@@ -26,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
+_MAX_BEING_READ = 256 << 20
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -75,6 +76,7 @@ class App:
         self._meter = meter
         self._expose = expose
         self._readiness = readiness
+        self._being_read = 0
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,7 +129,7 @@ class App:
         if b"idempotency-key" in request.headers:
             message = "this version does not have it yet; leave it out"
             raise Rejected("not_supported", message, [FieldProblem("Idempotency-Key", message)])
-        item = read_enqueue(await _read(request, self._limits.request, "api.max_request_size"))
+        item = read_enqueue(await self._read(request, self._limits.request, "api.max_request_size"))
         route = "/webhooks/{config_id}/enqueue"
         answer = (await self._ingest.accept(config_id, (item,), route))[0]
         if isinstance(answer, Rejected):
@@ -135,7 +137,7 @@ class App:
         return Reply(202, b'{"webhook_id":"%b","status":"pending"}' % answer.encode(), route, [_JSON])
 
     async def _enqueue_batch(self, request: Request, config_id: str) -> Reply:
-        body = await _read(request, self._limits.batch, "api.max_batch_size")
+        body = await self._read(request, self._limits.batch, "api.max_batch_size")
         items = read_batch(body, self._limits.items)
         route = "/webhooks/{config_id}/enqueue/batch"
         good = [item for item in items if not isinstance(item, Rejected)]
@@ -154,6 +156,31 @@ class App:
         if found is None:
             raise Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
         return _json(200, view(found), "/webhooks/{webhook_id}/status")
+
+    async def _read(self, request: Request, limit: int, setting: str) -> bytes:
+        """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
+        _check_kind(request.headers)
+        if int(request.headers.get(b"content-length", b"0")) > limit:
+            raise _too_large(limit, setting)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                self._being_read += len(chunk)
+                if size > limit:
+                    raise _too_large(limit, setting)
+                if self._being_read > _MAX_BEING_READ:
+                    raise Full(f"{self._being_read >> 20} MiB of requests are being read: try again in a moment")
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        finally:
+            self._being_read -= size
 
     async def _ready(self) -> Reply:
         reason = await self._readiness()
@@ -212,30 +239,13 @@ class _Gone(Exception):
     """The client left before its request was whole."""
 
 
-async def _read(request: Request, limit: int, setting: str) -> bytes:
-    """The JSON body. Asking for its content type is what keeps a web page's plain form from posting here."""
-    headers = request.headers
+def _check_kind(headers: Mapping[bytes, bytes]) -> None:
+    """Asking for the content type is what keeps a web page's plain form from posting here."""
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
         raise Problem(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Problem(415, "unsupported_media_type", "send the body without Content-Encoding")
-    length = headers.get(b"content-length", b"0")
-    if int(length) > limit:
-        raise _too_large(limit, setting)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit, setting)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(limit: int, setting: str) -> Problem:

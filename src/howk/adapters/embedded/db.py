@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -93,6 +93,7 @@ class Committer(Generic[J, R]):
         self._max_waiting = max_waiting
         self._waiting = 0
         self._closed = False
+        self._broken = False
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[J, asyncio.Future[R]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"howk-{name}", daemon=True)
@@ -100,6 +101,8 @@ class Committer(Generic[J, R]):
 
     def submit(self, job: J) -> asyncio.Future[R]:
         """The job's result, once it is committed. Raises `Full` when too many wait."""
+        if self._broken:
+            raise self._bug()
         if self._closed:
             raise Transient(f"the {self._name} is closed: the process is stopping, try again")
         if self._waiting >= self._max_waiting:
@@ -117,14 +120,28 @@ class Committer(Generic[J, R]):
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _work(self) -> None:
-        while group := self._take():
-            outcome: list[R] | HowkError = Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
-            try:
-                outcome = self._run([job for job, _ in group])
-            except sqlite3.DatabaseError as error:
-                outcome = translate(self._name, error)
-            finally:
-                self._loop.call_soon_threadsafe(self._answer, [future for _, future in group], outcome)
+        try:
+            while group := self._take():
+                outcome: list[R] | HowkError = self._bug()
+                try:
+                    outcome = self._run([job for job, _ in group])
+                except sqlite3.DatabaseError as error:
+                    outcome = translate(self._name, error)
+                finally:
+                    self._loop.call_soon_threadsafe(self._answer, [future for _, future in group], outcome)
+        finally:
+            self._loop.call_soon_threadsafe(self._ended)
+
+    def _ended(self) -> None:
+        # After a bug nobody runs jobs any more: those that wait must not wait for ever.
+        self._broken = not self._closed
+        while not self._jobs.empty():
+            item = self._jobs.get_nowait()
+            if item is not None:
+                self._answer([item[1]], self._bug())
+
+    def _bug(self) -> Permanent:
+        return Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
 
     def _take(self) -> list[tuple[J, asyncio.Future[R]]]:
         group: list[tuple[J, asyncio.Future[R]]] = []
@@ -171,11 +188,12 @@ class Checkpoints:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="howk-checkpoint")
 
     def after_commit(self, connection: sqlite3.Connection) -> None:
-        """To be called by the writer, outside a transaction."""
+        """To be called by the writer, outside a transaction. Raises nothing of the file's: the commit stands."""
         self._commits += 1
         if self._moving is not None and self._moving.done():
             self._moving = None
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with suppress(sqlite3.DatabaseError):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         elif self._moving is None and self._commits % _LOOK_EVERY == 0 and self._log.stat().st_size > self._above:
             self._moving = self._pool.submit(self._move)
 

@@ -113,10 +113,10 @@ class EmbeddedLog:
         for table, values in tables.items():
             letters.extend(schema.table_letters(table, values))
         schema.write(self._writer, letters)
-        self._checkpoints.after_commit(self._writer)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
+        self._checkpoints.after_commit(self._writer)
         answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
         return [_Outcome(answer, {} if i else added, at) for i, answer in enumerate(answers)]
 

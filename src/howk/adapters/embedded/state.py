@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -89,7 +90,9 @@ class EmbeddedState:
             if status.id not in self._early:
                 self._young.setdefault(status.id, status)
         if len(self._young) > _MOST_YOUNG:
-            self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - _MOST_YOUNG))
+            with suppress(Transient):
+                # They are in the log: the door's answer stands. A disk that is full takes no more of them either.
+                self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - _MOST_YOUNG))
 
     def _write_young(self, most: int) -> None:
         oldest = list(islice(self._young, most))
@@ -170,8 +173,8 @@ class EmbeddedState:
         return replace(status, state="delivering")
 
     async def counts(self) -> Counts:
-        known = self._read(hot.count_known)
-        return Counts(self._waiting, known + len(self._young))
+        both = self._read(lambda db: len(hot.standings(db, list(self._young))))
+        return Counts(self._waiting, self._read(hot.count_known) + len(self._young) - both)
 
     async def condition(self) -> Condition:
         return Condition(self._valid, self._reason, dict(self._watermark))

@@ -1,0 +1,301 @@
+"""Engines that break one promise each, so that the suites can show that they notice."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from howk.domain.delivery import Standing, Status
+from howk.domain.errors import Full
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect, HotState, Rebuild
+
+
+class SpoiledLog:
+    """A log that passes everything on; each kind below spoils one thing."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.log.capabilities
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        await self.log.append(records, finish)
+
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        return await self.log.consume(stream, group, wake)
+
+    def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
+        return self.log.replay(table)
+
+    def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
+        return self.log.read(stream, partition, start, stop)
+
+    async def bounds(self, stream: str) -> Mapping[Place, tuple[int, int]]:
+        return await self.log.bounds(stream)
+
+    async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
+        return await self.log.progress(stream, group)
+
+    async def trim(self, stream: str, partition: int, before: int) -> int:
+        return await self.log.trim(stream, partition, before)
+
+    async def check(self) -> None:
+        await self.log.check()
+
+    async def close(self) -> None:
+        await self.log.close()
+
+
+class AnswersBeforeItCommits(SpoiledLog):
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.owed: list[tuple[Sequence[Record], Finish | None]] = []
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        owed, self.owed = self.owed, [(records, finish)]
+        for append in owed:
+            await self.log.append(*append)
+
+
+class FinishesInAnActOfItsOwn(SpoiledLog):
+    """A crash comes between the records and the progress."""
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        await self.log.append(records, None if records else finish)
+
+
+class FinishesWithWhatItRefused(SpoiledLog):
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.refused: list[Finish | None] = []
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        try:
+            await self.log.append(records, finish)
+        except Full:
+            self.refused.append(finish)
+            raise
+
+    async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
+        for finish in self.refused:
+            await self.log.append([], finish)
+        return await self.log.progress(stream, group)
+
+
+class KnowsOnlyTheNextOffset(SpoiledLog):
+    """A finished record takes those before it along."""
+
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        if finish is not None:
+            whole = {place: range(max(offsets) + 1) for place, offsets in finish.offsets.items()}
+            finish = Finish(finish.group, whole)
+        await self.log.append(records, finish)
+
+
+class ForgetsWhatIsFinishedBeyond(SpoiledLog):
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        if finish is not None:
+            kept = {
+                place: await self.in_order(finish.group, place, offsets) for place, offsets in finish.offsets.items()
+            }
+            finish = Finish(finish.group, kept)
+        await self.log.append(records, finish)
+
+    async def in_order(self, group: str, place: Place, offsets: Sequence[int]) -> Sequence[int]:
+        reached = (await self.log.progress(place.stream, group))[place].next
+        kept: list[int] = []
+        for offset in sorted(offsets):
+            if offset == reached:
+                kept.append(offset)
+                reached += 1
+        return kept
+
+
+class TrimsWhatIsUnfinished(SpoiledLog):
+    async def trim(self, stream: str, partition: int, before: int) -> int:
+        for group in ("group", "fast", "slow", "hangs"):
+            await self.log.append([], Finish(group, {Place(stream, partition): range(before)}))
+        return await self.log.trim(stream, partition, before)
+
+
+class SpoiledConsumer:
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.last: list[Entry] = []
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        return await self.consumer.fetch(limit)
+
+    def ready(self) -> bool:
+        return self.consumer.ready()
+
+    def backlog(self) -> int:
+        return self.consumer.backlog()
+
+
+class RepeatingAfterAPause(SpoiledConsumer):
+    """Gives its last record again whenever it had fallen far behind."""
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        repeated = self.last if self.consumer.backlog() > 3_000 else []
+        batch = await super().fetch(limit - len(repeated))
+        self.last = list(batch[-1:])
+        return [*repeated, *batch]
+
+
+class RepeatsAtAHandover(SpoiledLog):
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        return RepeatingAfterAPause(await self.log.consume(stream, group, wake))
+
+
+class SkippingAfterAPause(SpoiledConsumer):
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        behind = self.consumer.backlog() > 3_000
+        batch = await super().fetch(limit)
+        return batch[1:] if behind else batch
+
+
+class SkipsAtAHandover(SpoiledLog):
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        return SkippingAfterAPause(await self.log.consume(stream, group, wake))
+
+
+class MissesAWake(SpoiledLog):
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        calls = iter(range(1 << 30))
+
+        def sometimes() -> None:
+            if next(calls) % 10 != 9:
+                wake()
+
+        return await self.log.consume(stream, group, sometimes)
+
+
+class StartsNewGroupsAtTheEnd(SpoiledLog):
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        for place, (_, end) in (await self.log.bounds(stream)).items():
+            if (await self.log.progress(stream, group))[place].next == 0:
+                await self.log.append([], Finish(group, {place: range(end)}))
+        return await self.log.consume(stream, group, wake)
+
+
+class KeepsRemovedRows(SpoiledLog):
+    async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
+        kept = [record for record in records if record.value or not record.stream.endswith("state")]
+        await self.log.append(kept, finish)
+
+
+class SpoiledState:
+    """A hot state that passes everything on; each kind below spoils one thing."""
+
+    def __init__(self, state: HotState) -> None:
+        self.state = state
+
+    async def accept(self, statuses: Sequence[Status]) -> None:
+        await self.state.accept(statuses)
+
+    async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
+        return await self.state.gate(asks)
+
+    async def standing(self, ids: Sequence[str]) -> Sequence[Standing | None]:
+        return await self.state.standing(ids)
+
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        await self.state.apply(effects, watermark)
+
+    async def claim(self, now: int, limit: int, lease: float) -> Claims:
+        return await self.state.claim(now, limit, lease)
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self.state.release(claims)
+
+    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
+        await self.state.queued(keys)
+
+    async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
+        return await self.state.status(ids)
+
+    async def counts(self) -> Counts:
+        return await self.state.counts()
+
+    async def condition(self) -> Condition:
+        return await self.state.condition()
+
+    async def rebuild(self) -> Rebuild:
+        return await self.state.rebuild()
+
+    async def close(self) -> None:
+        await self.state.close()
+
+
+class LetsEverythingPass(SpoiledState):
+    async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
+        return [True for _ in await self.state.gate(asks)]
+
+
+class OverwritesWhatItKnows(SpoiledState):
+    async def accept(self, statuses: Sequence[Status]) -> None:
+        await self.state.apply([Effect(status) for status in statuses], {})
+
+
+class IgnoresTheWatermark(SpoiledState):
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        await self.state.apply([], watermark)
+        await self.state.apply(effects, {})
+
+
+class ForgetsTheWatermark(SpoiledState):
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        await self.state.apply(effects, {})
+
+
+class IgnoresLeases(SpoiledState):
+    async def claim(self, now: int, limit: int, lease: float) -> Claims:
+        return await self.state.claim(now, limit, 0.0)
+
+
+class ClaimsWhatIsNotDue(SpoiledState):
+    async def claim(self, now: int, limit: int, lease: float) -> Claims:
+        return await self.state.claim(now + 1, limit, lease)
+
+
+class ReleasesWithoutAToken(SpoiledState):
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self.state.queued([(claim.id, claim.series, claim.gen) for claim in claims])
+
+
+class UnqueuesByIdAlone(SpoiledState):
+    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
+        await self.state.queued([(id_, series, gen) for id_, _, _ in keys for series in (1, 2) for gen in range(4)])
+
+
+class GoingBack:
+    def __init__(self, state: HotState, rebuild: Rebuild) -> None:
+        self.state = state
+        self.rebuild = rebuild
+
+    async def restore(self, effects: Sequence[Effect]) -> None:
+        await self.state.apply(effects, {})
+
+    async def seal(self, watermark: Mapping[int, int]) -> None:
+        await self.rebuild.seal(watermark)
+
+
+class RebuildsBackwards(SpoiledState):
+    async def rebuild(self) -> Rebuild:
+        return GoingBack(self.state, await self.state.rebuild())
+
+
+class TrustsAnUnsealedRebuild(SpoiledState):
+    async def condition(self) -> Condition:
+        return (await self.state.condition())._replace(valid=True, reason="")
+
+
+class LetsAnOldRebuildGoOn(SpoiledState):
+    def __init__(self, state: HotState) -> None:
+        super().__init__(state)
+        self.one: Rebuild | None = None
+
+    async def rebuild(self) -> Rebuild:
+        self.one = self.one or await self.state.rebuild()
+        return self.one

@@ -1,0 +1,302 @@
+"""The embedded log against the suite, and what it promises beyond the port: damage, crashes, its own files."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.contract.embedded import change, image_of, killed_after, open_log, overwrite, start_child
+
+from howk.adapters.embedded.directory import Directory, boot_id
+from howk.adapters.embedded.log import EmbeddedLog
+from howk.domain.errors import Permanent
+from howk.domain.records import PENDING, RESULTS, SLOW, STATE
+from howk.ports.log import Entry, Log, Record
+from howk.testing.clock import ManualClock
+from howk.testing.log_suite import LogSuite, Reading, everything, finish, listed, rows, values
+
+PATIENCE = 10.0
+
+
+class TestEmbeddedLog(LogSuite):
+    path: Path
+    directory: Directory
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "data"
+
+    async def open_log(self) -> Log:
+        self.directory = Directory.open(self.path)
+        return EmbeddedLog.open(self.directory, ManualClock())
+
+    async def close_log(self, log: Log) -> None:
+        await log.close()
+        self.directory.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def reading(log: Log, stream: str = PENDING) -> Reading:
+    found = Reading(PATIENCE)
+    found.consumer = await log.consume(stream, "group", found.wake)
+    return found
+
+
+async def write_two_rows(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", value) for value in (b"zero", b"one", b"two")])
+        await log.append([Record(PENDING, "a", b"three"), Record(STATE, "row", b"kept"), Record(STATE, "other", b"x")])
+
+
+async def refusal(path: Path) -> str:
+    """Why the directory can't be opened."""
+    with pytest.raises(Permanent) as caught:
+        async with open_log(path):
+            pass
+    return str(caught.value)
+
+
+# Damage
+
+
+async def test_of_a_damaged_row_the_whole_records_are_whole_and_reading_goes_on(path: Path) -> None:
+    await write_two_rows(path)
+    overwrite(path / "log.db", "log_pending", "body", b"one", b"oNe")
+    async with open_log(path) as log:
+        handed_out = await (await reading(log)).take(4)
+        assert await everything(log, PENDING) == handed_out
+    assert values(handed_out) == [b"zero", b"oNe", b"two", b"three"]
+    assert [bool(entry.damage) for entry in handed_out] == [False, True, False, False]
+    assert "checksum" in handed_out[1].damage
+
+
+@pytest.mark.parametrize("spoiled", [b"\xc1\xa1a\xc4\x04zero", b"\x93\xa1\xff\xc4\x04zero", b"\x92\xa1a\xc4\x04zero"])
+async def test_a_damaged_row_that_can_not_be_taken_apart_keeps_its_offsets_and_its_bytes(
+    path: Path, spoiled: bytes
+) -> None:
+    await write_two_rows(path)
+    overwrite(path / "log.db", "log_pending", "body", b"\x93\xa1a\xc4\x04zero", spoiled)
+    async with open_log(path) as log:
+        found = await (await reading(log)).take(4)
+    assert [entry.offset for entry in found] == [0, 1, 2, 3]
+    assert [bool(entry.damage) for entry in found] == [True, True, True, False]
+    assert b"zero" in found[0].value
+    assert b"two" in found[0].value
+    assert found[3].value == b"three"
+
+
+async def test_a_damaged_record_can_be_finished_like_any_other(path: Path) -> None:
+    await write_two_rows(path)
+    overwrite(path / "log.db", "log_pending", "body", b"one", b"oNe")
+    async with open_log(path) as log:
+        entries = await (await reading(log)).take(4)
+        await log.append([], finish("group", entries))
+    async with open_log(path) as log:
+        assert not (await reading(log)).consumer.ready()
+
+
+async def test_a_damaged_row_of_a_table_says_so_and_the_others_are_whole(path: Path) -> None:
+    await write_two_rows(path)
+    overwrite(path / "log.db", "log_state", "value", b"kept", b"keqt")
+    async with open_log(path) as log:
+        found = {entry.key: entry for entry in await listed(log.replay(STATE))}
+    assert found["row"].value == b"keqt"
+    assert "checksum" in found["row"].damage
+    assert (found["other"].value, found["other"].damage) == (b"x", "")
+
+
+# Refusals
+
+
+async def test_a_missing_write_ahead_log_after_an_unclean_end_is_refused(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+        killed = image_of(path)
+    async with open_log(killed) as log:
+        assert values(await everything(log, PENDING)) == [b"1"]
+        killed_again = image_of(killed)
+    (killed_again / "log.db-wal").unlink()
+    assert "log.db-wal is missing" in await refusal(killed_again)
+
+
+async def test_a_clean_end_leaves_no_write_ahead_log_and_needs_none(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+    assert not (path / "log.db-wal").exists()
+    async with open_log(path) as log:
+        assert values(await everything(log, PENDING)) == [b"1"]
+
+
+async def test_a_missing_log_is_refused(path: Path) -> None:
+    await write_two_rows(path)
+    (path / "log.db").unlink()
+    assert "log.db is missing" in await refusal(path)
+    assert not (path / "log.db").exists()
+
+
+async def test_an_empty_log_is_refused(path: Path) -> None:
+    await write_two_rows(path)
+    os.truncate(path / "log.db", 0)
+    assert "log.db is missing" in await refusal(path)
+
+
+async def test_a_log_that_was_cut_off_is_refused(path: Path) -> None:
+    await write_two_rows(path)
+    os.truncate(path / "log.db", 8192 * 3)
+    assert "can't be opened" in await refusal(path)
+
+
+async def test_a_log_that_is_no_database_is_refused(path: Path) -> None:
+    await write_two_rows(path)
+    (path / "log.db").write_bytes(b"not a database" * 4096)
+    assert "can't be opened" in await refusal(path)
+
+
+async def test_a_log_behind_what_was_finished_is_refused_each_time(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(RESULTS, "a", b"%d" % n) for n in range(5)])
+        await log.append([], finish("group", await everything(log, RESULTS)))
+        killed = image_of(path)
+    change(killed / "log.db", "DELETE FROM log_results")
+    # That was the last connection: a process that dies leaves the write-ahead log behind.
+    (killed / "log.db-wal").touch()
+    first = await refusal(killed)
+    assert "howk.results ends at offset 0, but group has finished it up to 5" in first
+    assert await refusal(killed) == first
+
+
+async def test_a_log_of_a_newer_format_is_refused_each_time_and_loses_nothing(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+        change(path / "log.db", "PRAGMA user_version = 2")
+        killed = image_of(path)
+    first = await refusal(killed)
+    assert "newer howk (format 2, this one knows 1)" in first
+    assert await refusal(killed) == first
+    change(killed / "log.db", "PRAGMA user_version = 1")
+    async with open_log(killed) as log:
+        assert values(await everything(log, PENDING)) == [b"1"]
+
+
+async def test_a_second_open_is_refused_with_the_process_that_has_the_directory(path: Path) -> None:
+    async with open_log(path):
+        message = await refusal(path)
+    assert f"process {os.getpid()}" in message
+    assert "HOWK_DATA_DIR" in message
+    async with open_log(path) as log:
+        await log.check()
+
+
+async def test_a_second_process_is_refused_with_the_process_that_has_the_directory(path: Path) -> None:
+    async with open_log(path):
+        with start_child("open", path) as child:
+            said, _ = child.communicate(timeout=PATIENCE)
+    assert f"process {os.getpid()}" in said
+
+
+async def test_a_damaged_account_of_the_last_run_is_refused_and_the_directory_is_let_go(path: Path) -> None:
+    await write_two_rows(path)
+    kept = (path / "run.json").read_bytes()
+    (path / "run.json").write_bytes(b"{")
+    assert "run.json is damaged" in await refusal(path)
+    (path / "run.json").write_bytes(kept)
+    async with open_log(path) as log:
+        assert len(await everything(log, PENDING)) == 4
+
+
+def test_the_boot_of_the_machine_has_one_name(path: Path) -> None:
+    directory = Directory.open(path)
+    directory.close()
+    assert directory.run.boot == boot_id() != ""
+
+
+# Durability
+
+
+async def test_what_a_consumer_is_woken_for_is_committed_already(path: Path) -> None:
+    committed: list[int] = []
+    async with open_log(path) as log:
+        with closing(sqlite3.connect(path / "log.db")) as other:
+
+            def wake() -> None:
+                committed.append(other.execute("SELECT coalesce(sum(count), 0) FROM log_pending").fetchone()[0])
+
+            await log.consume(PENDING, "group", wake)
+            for _ in range(5):
+                await log.append([Record(PENDING, "a", b"1")])
+    assert committed == [1, 2, 3, 4, 5]
+
+
+def test_what_was_answered_survives_kill_9_and_no_append_is_there_by_half(path: Path) -> None:
+    accepted: set[str] = set()
+    settled: set[str] = set()
+    for round_ in range(5):
+        for said in killed_after(40 + 30 * round_, "append", path, f"r{round_}"):
+            what, *names = said.split()
+            (accepted if what == "accepted" else settled).update(names)
+        asyncio.run(check_after_crash(path, accepted, settled))
+
+
+async def check_after_crash(path: Path, accepted: set[str], settled: set[str]) -> None:
+    async with open_log(path) as log:
+        pending, slow, results = [await everything(log, stream) for stream in (PENDING, SLOW, RESULTS)]
+        state = await rows(log, STATE)
+        (progress,) = (await log.progress(PENDING, "room")).values()
+    assert [entry for entry in (*pending, *slow, *results) if entry.damage] == []
+    assert accepted <= keys(pending)
+    assert settled <= keys(results)
+    assert keys(pending) == keys(slow)
+    assert keys(results) == set(state)
+    assert len(keys(pending)) == len(pending)
+    assert len(keys(results)) == len(results)
+    finished = {entry.key for entry in pending if entry.offset < progress.next}
+    assert finished | {e.key for e in pending if any(a <= e.offset < b for a, b in progress.beyond)} == keys(results)
+
+
+def keys(entries: list[Entry]) -> set[str]:
+    return {entry.key for entry in entries}
+
+
+# Bounds and time
+
+
+async def test_an_entry_carries_the_time_of_its_append(path: Path) -> None:
+    clock = ManualClock(1_000)
+    async with open_log(path, clock) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+        clock.advance(500)
+        await log.append([Record(PENDING, "a", b"2")])
+        handed_out = await (await reading(log)).take(2)
+        assert await everything(log, PENDING) == handed_out
+    assert [entry.at for entry in handed_out] == [1_000, 1_500]
+
+
+async def test_a_consumer_that_does_not_fetch_holds_a_bounded_number_of_records(path: Path) -> None:
+    many = 20_000
+    records = [Record(PENDING, "a", b"value %d" % n) for n in range(many)]
+    alone = sys.getrefcount(records[0].value)
+    async with open_log(path) as log:
+        slow = await reading(log)
+        for start in range(0, many, 200):
+            await log.append(records[start : start + 200])
+        assert sum(sys.getrefcount(record.value) > alone for record in records) < many / 4
+        assert slow.consumer.backlog() == many
+        assert values(await slow.take(many)) == [record.value for record in records]
+
+
+async def test_one_fetch_of_large_records_is_bounded_in_bytes(path: Path) -> None:
+    mebibyte = bytes(1 << 20)
+    async with open_log(path) as log:
+        for _ in range(4):
+            await log.append([Record(PENDING, "a", mebibyte)] * 10)
+        late = await reading(log)
+        batch = await late.some(500)
+        assert 1 <= len(batch) <= 32
+        assert len(await late.take(40 - len(batch))) == 40 - len(batch)

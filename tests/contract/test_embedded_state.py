@@ -1,0 +1,177 @@
+"""The embedded hot state against the suite, and what it promises beyond the port: crashes, boots, damaged files."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.contract.embedded import change, image_of, killed_after, open_state
+
+from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.state import EmbeddedState, Keep
+from howk.ports.clock import Clock
+from howk.ports.state import Condition, HotState
+from howk.testing.state_suite import StateSuite, due, ended, pending, states, waiting
+
+
+class TestEmbeddedState(StateSuite):
+    path: Path
+    directory: Directory
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "data"
+
+    async def open_state(self, clock: Clock) -> HotState:
+        self.directory = Directory.open(self.path)
+        state = EmbeddedState.open(self.directory, Keep(self.status_ttl, self.status_max), clock)
+        self.directory.opened()
+        return state
+
+    async def close_state(self, state: HotState) -> None:
+        await state.close()
+        self.directory.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def write(path: Path) -> Path:
+    """A hot state with a little of everything, closed cleanly; and what a kill would have left of it."""
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        await state.accept([pending("p")])
+        await state.apply([waiting("w", 1, 10, b"record"), ended("e", 0)], {0: 5})
+        return image_of(path)
+
+
+async def condition_of(path: Path) -> Condition:
+    async with open_state(path) as state:
+        condition = await state.condition()
+        found = await states(state, ["w", "e"])
+    assert found == (["failed", "delivered"] if condition.valid else [None, None])
+    return condition
+
+
+async def test_what_a_killed_process_left_is_gone_on_from(path: Path) -> None:
+    killed = await write(path)
+    assert await condition_of(killed) == (True, "", {0: 5})
+
+
+async def test_a_lease_ends_with_its_process_and_its_token_releases_nothing_more(path: Path) -> None:
+    await write(path)
+    async with open_state(path) as state:
+        lost = await due(state, 10)
+        assert [claim.id for claim in lost] == ["w"]
+        killed = image_of(path)
+    for left in (path, killed):
+        async with open_state(left) as state:
+            assert [claim.id for claim in await due(state, 10)] == ["w"]
+            await state.release(lost)
+            assert (await state.counts()).waiting == 1
+
+
+async def test_what_was_open_when_the_machine_was_restarted_is_not_valid(path: Path) -> None:
+    killed = await write(path)
+    change(killed / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    valid, reason, watermark = await condition_of(killed)
+    assert (valid, reason, watermark) == (False, "the machine was restarted while it was open", {})
+
+
+async def test_what_was_closed_cleanly_is_valid_after_a_restart_of_the_machine(path: Path) -> None:
+    await write(path)
+    change(path / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    assert await condition_of(path) == (True, "", {0: 5})
+
+
+async def test_after_a_restart_what_was_opened_again_is_no_longer_clean(path: Path) -> None:
+    await write(path)
+    async with open_state(path):
+        killed = image_of(path)
+    change(killed / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    assert (await condition_of(killed)).reason == "the machine was restarted while it was open"
+
+
+async def test_a_file_that_missed_a_run_is_not_valid(path: Path) -> None:
+    await write(path)
+    without_hot_state = Directory.open(path)
+    without_hot_state.opened()
+    without_hot_state.close()
+    assert (await condition_of(path))[:2] == (False, "it is not of the last run")
+
+
+async def test_a_file_without_an_account_of_the_last_run_is_not_valid(path: Path) -> None:
+    await write(path)
+    (path / "run.json").unlink()
+    assert (await condition_of(path))[:2] == (False, "it is not of the last run")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda file: file.unlink(), "missing"),
+        (lambda file: os.truncate(file, 0), "another format"),
+        (lambda file: os.truncate(file, 8192 * 3), "damaged"),
+        (lambda file: os.truncate(file, 5000), "damaged"),
+        (lambda file: file.write_bytes(b"garbage" * 9999), "damaged"),
+        (lambda file: change(file, "PRAGMA user_version = 7"), "another format"),
+        (lambda file: change(file, "DROP TABLE meta"), "damaged"),
+        (lambda file: change(file, "UPDATE meta SET value = '{' WHERE name = 'watermark'"), "damaged"),
+        (lambda file: change(file, "UPDATE meta SET value = '' WHERE name = 'valid'"), "rebuild was not finished"),
+    ],
+    ids=["deleted", "empty", "cut off", "torn", "garbage", "format", "table", "watermark", "unsealed"],
+)
+async def test_a_spoiled_file_is_begun_anew_with_the_reason(
+    path: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    await write(path)
+    spoil(path / "hot.db")
+    async with open_state(path) as state:
+        condition = await state.condition()
+        assert not condition.valid
+        assert reason in condition.reason
+        await (await state.rebuild()).seal({0: 2})
+        await state.accept([pending("new")])
+    async with open_state(path) as state:
+        assert await state.condition() == (True, "", {0: 2})
+        assert await states(state, ["new", "w"]) == ["pending", None]
+
+
+async def test_a_crash_between_wipe_and_seal_leaves_it_invalid(path: Path) -> None:
+    await write(path)
+    async with open_state(path) as state:
+        rebuild = await state.rebuild()
+        await rebuild.restore([waiting("w", 1, 10)])
+        killed = image_of(path)
+        await rebuild.seal({0: 9})
+    async with open_state(killed) as state:
+        assert (await state.condition())[:2] == (False, "its rebuild was not finished")
+    async with open_state(path) as state:
+        assert await state.condition() == (True, "", {0: 9})
+
+
+def test_what_was_answered_survives_kill_9_with_its_watermark(path: Path) -> None:
+    reached = 0
+    for lines in (30, 60, 90):
+        began, *applied = killed_after(lines, "apply", path)
+        assert began.split() == (["began", str(reached)] if reached else ["began", "0", "it", "is", "missing"])
+        said = int(applied[-1].split()[1])
+        reached = asyncio.run(watermark_after_crash(path, said))
+
+
+async def watermark_after_crash(path: Path, said: int) -> int:
+    # Closed like a killed process again, by an image: the next child must go on from a crash.
+    async with open_state(image_of(path)) as state:
+        valid, reason, watermark = await state.condition()
+        assert (valid, reason) == (True, "")
+        reached = watermark[0]
+        assert reached >= said
+        ids = [f"w{n}" for n in range(1, reached + 2)]
+        assert await states(state, ids) == [*["failed"] * reached, None]
+        assert [int(claim.record) for claim in (await state.claim(reached, reached + 1, 9.0)).due] == list(
+            range(1, reached + 1)
+        )
+    return reached

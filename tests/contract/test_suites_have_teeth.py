@@ -1,0 +1,152 @@
+"""The suites notice: each engine here breaks one promise, and the test of that promise must fail on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.contract import broken_engines as broken
+from tests.contract.test_embedded_state_machine import HotStateMachine
+
+from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.log import EmbeddedLog
+from howk.adapters.embedded.state import EmbeddedState, Keep
+from howk.ports.clock import Clock
+from howk.ports.log import Log
+from howk.ports.state import HotState
+from howk.testing.clock import ManualClock
+from howk.testing.log_suite import LogSuite
+from howk.testing.state_suite import StateSuite
+
+
+class SpoiledLogSuite(LogSuite):
+    patience = 0.5
+
+    def __init__(self, path: Path, spoil: Callable[[Log], Log]) -> None:
+        self.path = path
+        self.spoil = spoil
+
+    async def open_log(self) -> Log:
+        self.directory = Directory.open(self.path)
+        return self.spoil(EmbeddedLog.open(self.directory, ManualClock()))
+
+    async def close_log(self, log: Log) -> None:
+        await log.close()
+        self.directory.close()
+
+
+class SpoiledStateSuite(StateSuite):
+    def __init__(self, path: Path, spoil: Callable[[HotState], HotState]) -> None:
+        self.path = path
+        self.spoil = spoil
+
+    async def open_state(self, clock: Clock) -> HotState:
+        self.directory = Directory.open(self.path)
+        state = EmbeddedState.open(self.directory, Keep(self.status_ttl, self.status_max), clock)
+        self.directory.opened()
+        return self.spoil(state)
+
+    async def close_state(self, state: HotState) -> None:
+        await state.close()
+        self.directory.close()
+
+
+@pytest.mark.parametrize(
+    ("engine", "promise"),
+    [
+        (broken.AnswersBeforeItCommits, LogSuite.test_what_an_answered_append_wrote_is_there_for_every_reader),
+        (
+            broken.FinishesInAnActOfItsOwn,
+            LogSuite.test_one_append_of_streams_table_and_progress_is_all_there_after_a_reopen,
+        ),
+        (
+            broken.FinishesWithWhatItRefused,
+            LogSuite.test_over_its_bound_a_log_says_full_and_takes_nothing_of_what_it_refused,
+        ),
+        (
+            broken.KnowsOnlyTheNextOffset,
+            LogSuite.test_records_finished_out_of_order_do_not_come_again_and_the_others_do,
+        ),
+        (
+            broken.ForgetsWhatIsFinishedBeyond,
+            LogSuite.test_records_finished_out_of_order_do_not_come_again_and_the_others_do,
+        ),
+        (broken.TrimsWhatIsUnfinished, LogSuite.test_trim_stops_at_what_the_slowest_group_has_not_finished),
+        (
+            broken.TrimsWhatIsUnfinished,
+            LogSuite.test_trim_stops_at_what_a_group_has_taken_and_not_yet_finished_anything_of,
+        ),
+        (
+            broken.RepeatsAtAHandover,
+            LogSuite.test_a_consumer_that_falls_behind_and_catches_up_skips_and_repeats_nothing,
+        ),
+        (broken.SkipsAtAHandover, LogSuite.test_a_consumer_that_falls_behind_and_catches_up_skips_and_repeats_nothing),
+        (broken.MissesAWake, LogSuite.test_no_wake_is_missed_when_records_come_one_by_one),
+        (broken.StartsNewGroupsAtTheEnd, LogSuite.test_a_new_group_starts_at_the_earliest_record),
+        (broken.KeepsRemovedRows, LogSuite.test_a_table_replays_the_last_value_of_each_key_and_no_removed_one),
+    ],
+)
+async def test_the_log_suite_notices_an_engine_that(
+    tmp_path: Path, engine: Callable[[Log], Log], promise: Callable[..., object]
+) -> None:
+    suite = SpoiledLogSuite(tmp_path / "data", engine)
+    with pytest.raises((AssertionError, TimeoutError)):
+        await getattr(suite, promise.__name__)()
+
+
+@pytest.mark.parametrize(
+    ("engine", "promise"),
+    [
+        (broken.LetsEverythingPass, StateSuite.test_the_gate_stops_what_is_no_longer_current),
+        (broken.LetsEverythingPass, StateSuite.test_the_gate_stops_an_unknown_later_attempt_and_learns_nothing_of_it),
+        (broken.OverwritesWhatItKnows, StateSuite.test_accepting_a_known_delivery_changes_nothing),
+        (
+            broken.OverwritesWhatItKnows,
+            StateSuite.test_an_accept_that_comes_after_the_gate_leaves_the_delivery_in_flight,
+        ),
+        (broken.IgnoresTheWatermark, StateSuite.test_an_apply_at_or_below_the_watermark_changes_nothing),
+        (broken.ForgetsTheWatermark, StateSuite.test_effects_and_their_watermark_are_stored_together),
+        (broken.IgnoresLeases, StateSuite.test_what_is_leased_is_not_claimed_again),
+        (broken.IgnoresLeases, StateSuite.test_two_claims_at_once_share_nothing),
+        (broken.ClaimsWhatIsNotDue, StateSuite.test_nothing_is_claimed_before_it_is_due),
+        (broken.ReleasesWithoutAToken, StateSuite.test_a_lost_lease_releases_nothing_that_was_claimed_again),
+        (broken.UnqueuesByIdAlone, StateSuite.test_what_is_queued_already_is_no_longer_due),
+        (broken.RebuildsBackwards, StateSuite.test_a_restore_never_goes_back_in_series_and_gen),
+        (broken.TrustsAnUnsealedRebuild, StateSuite.test_a_rebuild_is_not_valid_until_it_is_sealed),
+        (broken.TrustsAnUnsealedRebuild, StateSuite.test_a_missing_hot_state_is_not_valid_and_says_why),
+        (broken.LetsAnOldRebuildGoOn, StateSuite.test_a_later_rebuild_voids_the_one_before),
+    ],
+)
+async def test_the_state_suite_notices_an_engine_that(
+    tmp_path: Path, engine: Callable[[HotState], HotState], promise: Callable[..., object]
+) -> None:
+    suite = SpoiledStateSuite(tmp_path / "data", engine)
+    with pytest.raises(AssertionError):
+        await getattr(suite, promise.__name__)()
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        broken.LetsEverythingPass,
+        broken.IgnoresTheWatermark,
+        broken.RebuildsBackwards,
+    ],
+)
+def test_the_state_machine_notices_an_engine_that(engine: Callable[[HotState], HotState]) -> None:
+    class Spoiled(HotStateMachine):
+        spoil = staticmethod(engine)
+
+    bounds = settings(
+        max_examples=300,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Spoiled, settings=bounds)

@@ -1,0 +1,62 @@
+"""Ids: the published form of a ULID, in the order of time, the same for the same inputs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howk.domain.ids import RANDOM_BYTES, delivery_id, is_delivery_id, ulid
+
+times = st.integers(0, (1 << 48) - 1)
+randoms = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("now", "random", "text"),
+    [
+        (0, bytes(10), "0" * 26),
+        ((1 << 48) - 1, b"\xff" * 10, "7" + "Z" * 25),
+        # The time part of the specification's own example.
+        (1_469_918_176_385, bytes(10), "01ARYZ6S41" + "0" * 16),
+        (1, bytes(9) + b"\x01", "0000000001" + "0" * 15 + "1"),
+    ],
+)
+def test_a_ulid_has_the_published_form(now: int, random: bytes, text: str) -> None:
+    assert ulid(now, random) == text
+
+
+@given(now=times, random=randoms)
+def test_a_ulid_reads_back_as_the_number_it_was_made_of(now: int, random: bytes) -> None:
+    value = 0
+    for character in ulid(now, random):
+        value = value * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(character)
+    assert value == (now << 80) | int.from_bytes(random, "big")
+
+
+@given(first=st.tuples(times, randoms), second=st.tuples(times, randoms))
+def test_ids_sort_by_time_and_then_by_randomness(first: tuple[int, bytes], second: tuple[int, bytes]) -> None:
+    assert (delivery_id(*first) < delivery_id(*second)) == (first < second)
+
+
+@given(now=times, random=randoms)
+def test_what_is_made_is_recognised(now: int, random: bytes) -> None:
+    assert is_delivery_id(delivery_id(now, random))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "wh_",
+        "0" * 29,
+        "wh_" + "0" * 25,
+        "wh_" + "0" * 27,
+        "WH_" + "0" * 26,
+        "wh_" + "0" * 25 + "U",
+        "wh_" + "0" * 25 + "a",
+        "wh_" + "0" * 25 + "/",
+        "wh_" + "0" * 25 + "\n",
+        "wh_" + "0" * 25 + "٣",
+    ],
+)
+def test_anything_else_is_no_delivery_id(text: str) -> None:
+    assert not is_delivery_id(text)

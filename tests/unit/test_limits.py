@@ -1,0 +1,63 @@
+"""Shares: every free place goes to somebody who asks, and over time in the ratio of the weights."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from howk.domain.limits import Shares
+
+turns = st.lists(
+    st.tuples(st.integers(1, 30), st.booleans(), st.booleans(), st.booleans()).map(lambda t: (t[0], t[1:])), max_size=40
+)
+
+
+@given(weights=st.tuples(*[st.integers(1, 9)] * 3), taken=turns)
+@example(
+    weights=(7, 7, 7), taken=[(n, (asks, True, True)) for n, asks in ((1, True), (1, False), (2, True), (3, False))]
+)
+def test_what_is_dealt_is_what_is_free_and_only_to_those_that_ask(
+    weights: tuple[int, ...], taken: list[tuple[int, tuple[bool, ...]]]
+) -> None:
+    shares = Shares(weights)
+    for free, asking in taken:
+        places = shares.deal(free, asking)
+        assert sum(places) == (free if any(asking) else 0)
+        assert all(count >= 0 for count in places)
+        assert [count for count, asks in zip(places, asking, strict=True) if not asks and count] == []
+
+
+@pytest.mark.parametrize("free", [1, 2, 3, 7, 500])
+def test_over_many_turns_places_are_dealt_four_to_one(free: int) -> None:
+    shares = Shares([4, 1])
+    dealt = [shares.deal(free, [True, True]) for _ in range(1_000)]
+    first, second = (sum(places) for places in zip(*dealt, strict=True))
+    assert abs(first - 4 * second) <= 5
+
+
+def test_single_places_are_spread_and_not_dealt_in_blocks() -> None:
+    shares = Shares([4, 1])
+    lanes = [shares.deal(1, [True, True]).index(1) for _ in range(100)]
+    assert all(sum(lanes[start : start + 5]) == 1 for start in range(0, 100, 5))
+
+
+@pytest.mark.parametrize(("asking", "dealt"), [((True, False), [9, 0]), ((False, True), [0, 9])])
+def test_all_places_go_to_one_when_the_other_does_not_ask(asking: tuple[bool, bool], dealt: list[int]) -> None:
+    shares = Shares([4, 1])
+    shares.deal(3, [True, True])
+    assert [shares.deal(9, asking) for _ in range(20)] == [dealt] * 20
+
+
+def test_nobody_saves_up_places_while_it_does_not_ask() -> None:
+    shares = Shares([1, 1])
+    for _ in range(50):
+        shares.deal(10, [True, False])
+    assert shares.deal(10, [True, True]) == [5, 5]
+
+
+def test_when_nobody_asks_nothing_is_dealt() -> None:
+    assert Shares([4, 1]).deal(9, [False, False]) == [0, 0]
+
+
+def test_every_lane_has_to_say_whether_it_asks() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Shares([4, 1]).deal(9, [True])

@@ -1,0 +1,64 @@
+"""When a failed delivery is tried again: doubled up to a bound, spread by jitter, and always the same decision."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howk.domain.retry import RetryPolicy
+
+policies = st.builds(
+    RetryPolicy,
+    base_delay=st.integers(0, 3_600_000),
+    max_delay=st.integers(0, 30 * 86_400_000),
+    jitter=st.floats(0, 1),
+)
+attempts = st.integers(1, 1_000)
+seeds = st.text(max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "delay"),
+    [(1, 10_000), (2, 20_000), (3, 40_000), (10, 5_120_000), (14, 81_920_000), (15, 86_400_000), (1_000, 86_400_000)],
+)
+def test_without_jitter_the_delay_doubles_up_to_its_bound(attempt: int, delay: int) -> None:
+    assert RetryPolicy(10_000, 86_400_000, 0.0).delay(attempt, "any") == delay
+
+
+@given(policy=policies, attempt=attempts, seed=seeds)
+def test_the_delay_stays_within_the_jitter(policy: RetryPolicy, attempt: int, seed: str) -> None:
+    plain = min(policy.base_delay * 2 ** (attempt - 1), policy.max_delay)
+    assert plain * (1 - policy.jitter) - 1 <= policy.delay(attempt, seed) <= plain * (1 + policy.jitter) + 1
+
+
+@given(policy=policies, attempt=attempts, seed=seeds)
+def test_the_same_decision_is_made_again(policy: RetryPolicy, attempt: int, seed: str) -> None:
+    assert policy.delay(attempt, seed) == RetryPolicy(*policy).delay(attempt, seed)
+
+
+def test_jitter_spreads_deliveries_that_failed_together_over_its_whole_width() -> None:
+    policy = RetryPolicy(10_000, 86_400_000, 0.2)
+    delays = [policy.delay(1, f"wh_{n}/1") for n in range(2_000)]
+    tenths = {(delay - 8_000) // 400 for delay in delays}
+    assert tenths >= set(range(10))
+    assert abs(sum(delays) / len(delays) - 10_000) < 200
+
+
+def test_jitter_differs_from_attempt_to_attempt() -> None:
+    policy = RetryPolicy(10_000, 10_000, 0.2)
+    assert len({policy.delay(attempt, "wh_1/1") for attempt in range(1, 20)}) > 10
+
+
+@given(policy=policies, at=st.integers(0, 1 << 45), attempt=attempts, seed=seeds, asked=st.integers(0, 1 << 45))
+def test_what_the_receiver_asks_for_is_honoured_up_to_the_bound(
+    policy: RetryPolicy, at: int, attempt: int, seed: str, asked: int
+) -> None:
+    due = policy.due(at, attempt, seed, asked)
+    own = policy.delay(attempt, seed)
+    assert due == at + max(own, min(asked, policy.max_delay))
+    assert due - at <= max(own, policy.max_delay)
+
+
+def test_a_wait_that_was_asked_for_is_never_cut_short() -> None:
+    policy = RetryPolicy(1_000, 60_000, 0.2)
+    assert policy.due(5_000, 1, "a", 30_000) == 35_000
+    assert policy.due(5_000, 1, "a", 900_000) == 65_000
