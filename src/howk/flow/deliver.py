@@ -62,16 +62,13 @@ class _Batch:
 
 
 class _Job(NamedTuple):
-    """One target of an entry."""
+    """One target of an entry; `key` is (id, series, gen)."""
 
     batch: _Batch
     delivery: Delivery
     target: Target
     body: bytes
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        return self.target.id, self.delivery.series, self.delivery.gen
+    key: tuple[str, int, int]
 
 
 class Deliver:
@@ -106,13 +103,14 @@ class Deliver:
         going = {id(job) for job, current in zip(fresh, passed, strict=True) if current}
         calls: list[Call] = []
         stale = 0
+        now = self._clock.now()
         for job in jobs:
             # A twin in this very batch is in `_flying` by now.
             if id(job) not in going or job.key in self._flying:
                 stale += 1
                 job.batch.done(None)
                 continue
-            call = self._call(job)
+            call = self._call(job, now)
             if isinstance(call, Call):
                 self._flying.add(job.key)
                 calls.append(call)
@@ -138,7 +136,7 @@ class Deliver:
             result = undecodable(entry.source, entry.value, self._clock.now(), error)
             emit(Emission(entry, [journal.outcome(result)]))
 
-    def _call(self, job: _Job) -> Call | Result:
+    def _call(self, job: _Job, now: int) -> Call | Result:
         delivery, target = job.delivery, job.target
         try:
             secrets = self._sealer.open(target.sealed, target.id) if target.sealed else _NOTHING
@@ -149,7 +147,7 @@ class Deliver:
             head = signed_head(
                 webhook_id=target.id,
                 attempt=delivery.attempt,
-                timestamp=self._clock.now() // 1000,
+                timestamp=now // 1000,
                 body=job.body,
                 keys=[secret_bytes(secret) for secret in secrets.signing],
                 user_agent=self._options.user_agent,
@@ -196,7 +194,7 @@ def _jobs(batch: Sequence[Entry], emit: Emit) -> tuple[list[_Job], list[tuple[En
             continue
         held = _Batch(entry, emit, len(delivery.targets))
         for target in delivery.targets:
-            jobs.append(_Job(held, delivery, target, body))
+            jobs.append(_Job(held, delivery, target, body, (target.id, delivery.series, delivery.gen)))
     return jobs, unreadable
 
 

@@ -18,6 +18,7 @@ from howk.ports.telemetry import BACKLOG, STAGE_RETRIES, Meter, Reporter
 
 _MAX_BYTES_IN_HAND = 64 << 20
 _MAX_PAUSE = 10.0
+_OWED_FOR = 0.1
 _FOREVER = 1 << 62
 _T = TypeVar("_T")
 
@@ -57,7 +58,8 @@ class Stage:
     """One room's reading of its lanes as one group.
 
     `window` bounds how many entries are in hand. With `one_at_a_time` a batch is durable and settled before the next
-    is read: for a room whose decisions build on the ones before.
+    is read: for a room whose decisions build on the ones before. With `lazy_finish` progress alone, without a record to
+    append, waits for the next append or a tenth of a second: for a room that may be given a record again without harm.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Stage:
         reporter: Reporter,
         *,
         one_at_a_time: bool = False,
+        lazy_finish: bool = False,
     ) -> None:
         self.group = group
         self.problem = ""
@@ -81,6 +84,8 @@ class Stage:
         self._meter = meter
         self._reporter = reporter
         self._one_at_a_time = one_at_a_time
+        self._lazy_finish = lazy_finish
+        self._owed: dict[Place, list[int]] = {}
         self._shares = Shares([lane.weight for lane in lanes])
         self._emitted: list[Emission] = []
         self._in_hand = 0
@@ -188,16 +193,16 @@ class Stage:
 
     async def _write(self) -> None:
         while True:
-            await self._something.wait()
+            await _either(self._something, _OWED_FOR if self._owed else None)
             self._something.clear()
             emissions, self._emitted = self._emitted, []
-            if not emissions:
-                continue
             self._writing = True
             records = [record for emission in emissions for record in emission.records]
-            finish = self._finish(emissions)
-            await self._insist(lambda records=records, finish=finish: self._journal.append(records, finish))
-            await self._insist(lambda emissions=emissions: self._room.settled(emissions))
+            self._owe(emissions)
+            if records or not self._lazy_finish or not emissions:
+                await self._append(records)
+            if emissions:
+                await self._insist(lambda emissions=emissions: self._room.settled(emissions))
             self._in_hand -= len(emissions)
             self._bytes_in_hand -= sum([len(emission.entry.value) for emission in emissions])
             if self._in_hand == 0:
@@ -206,15 +211,21 @@ class Stage:
             self._progressed.set()
             self._wake.set()
 
-    def _finish(self, emissions: Sequence[Emission]) -> Finish:
-        offsets: dict[Place, list[int]] = {}
+    async def _append(self, records: Sequence[Record]) -> None:
+        if not records and not self._owed:
+            return
+        finish = Finish(self.group, self._owed)
+        await self._insist(lambda: self._journal.append(records, finish))
+        self._owed = {}
+
+    def _owe(self, emissions: Sequence[Emission]) -> None:
+        owed = self._owed
         for entry, _, _ in emissions:
             place = Place(entry.stream, entry.partition)
-            if place in offsets:
-                offsets[place].append(entry.offset)
+            if place in owed:
+                owed[place].append(entry.offset)
             else:
-                offsets[place] = [entry.offset]
-        return Finish(self.group, offsets)
+                owed[place] = [entry.offset]
 
     async def _insist(self, act: Callable[[], Awaitable[_T]]) -> _T:
         return await insist(act, self.group, self._meter, self._reporter)
@@ -276,7 +287,7 @@ async def each(batches: AsyncIterator[Sequence[_T]], act: Callable[[Sequence[_T]
         await act(batch)
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
+async def _either(event: asyncio.Event, seconds: float | None) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

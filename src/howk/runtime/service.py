@@ -6,6 +6,7 @@ Whatever ends unexpectedly takes the process down, loudly.
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from howk.web.guard import Guard
 _SWITCH_INTERVAL = 0.0005
 _REQUESTS_END_WITHIN = 5
 _MAX_REQUESTS = 4_096
+_GC_THRESHOLDS = (50_000, 20, 50)
 _KEEP_ALIVE = 75
 _FLUSH_WITHIN = 5.0
 
@@ -87,9 +89,17 @@ class _Service:
                 self._listen_for_signals()
                 return await self._serve(wire(self._settings, trusted, opened, tools), trusted, door)
 
+    def _settle_memory(self) -> None:
+        """What is alive now lives as long as the process: the collector need not look at it again, and what comes and
+        goes with each request is freed without it."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
         server = self._server(house, trusted)
         self._say_start(url_of(door), trusted)
+        self._settle_memory()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
             self._loops = [group.create_task(house.deliver_stage.run()), group.create_task(self._open(house, group))]

@@ -165,7 +165,15 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         ),
         deliver_stage=Stage(deliver.GROUP, delivering, lanes, journal, delivery.max_in_flight, meter, reporter),
         settle_stage=Stage(
-            settle.GROUP, settling, (Lane(RESULTS),), journal, _SETTLE_WINDOW, meter, reporter, one_at_a_time=True
+            settle.GROUP,
+            settling,
+            (Lane(RESULTS),),
+            journal,
+            _SETTLE_WINDOW,
+            meter,
+            reporter,
+            one_at_a_time=True,
+            lazy_finish=True,
         ),
         schedule=ticker,
     )

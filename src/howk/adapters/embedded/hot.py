@@ -16,7 +16,14 @@ from howk.adapters.embedded.directory import Run
 from howk.domain.delivery import ENDED, Standing, Status
 from howk.ports.state import Effect
 
-PRAGMAS = ("page_size=8192", "journal_mode=WAL", "synchronous=OFF", "wal_autocheckpoint=0", "cache_size=-32768")
+PRAGMAS = (
+    "page_size=8192",
+    "journal_mode=WAL",
+    "synchronous=OFF",
+    "wal_autocheckpoint=0",
+    "temp_store=MEMORY",
+    "cache_size=-32768",
+)
 
 _FORMAT = 1
 _COMPRESS_ABOVE = 512

@@ -34,6 +34,7 @@ _PRAGMAS = (
     "fullfsync=ON",
     "checkpoint_fullfsync=ON",
     "wal_autocheckpoint=0",
+    "temp_store=MEMORY",
     "cache_size=-16384",
 )
 
