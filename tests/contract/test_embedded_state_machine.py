@@ -47,7 +47,6 @@ class Model:
     rows: dict[str, Row] = field(default_factory=dict[str, Row])
     in_flight: set[str] = field(default_factory=set[str])
     settled: set[str] = field(default_factory=set[str])
-    settled: set[str] = field(default_factory=set[str])
     watermark: int = 0
 
     def shown(self, id_: str) -> Status | None:
@@ -63,7 +62,6 @@ class Model:
     def put(self, effect: Effect) -> None:
         status = effect.status
         self.statuses[status.id] = status
-        self.settled.add(status.id)
         self.rows.pop(status.id, None)
         self.in_flight.discard(status.id)
         self.settled.add(status.id)
@@ -124,9 +122,6 @@ class HotStateMachine(RuleBasedStateMachine):
     def accept(self, id_: str, series_: int) -> None:
         if id_ in self.model.settled and id_ not in self.model.statuses:
             # It has ended and was forgotten: the contract leaves open whether a word of its beginning is heard.
-            return
-        if id_ in self.model.settled and id_ not in self.model.statuses:
-            # Settled and forgotten before the door's word came: that word may count or not.
             return
         status = Status(id=id_, scope="app", state="pending", series=series_)
         self.runner.run(self.state.accept([status, status]))

@@ -30,7 +30,6 @@ from howk.web.guard import Guard
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
 _REQUESTS_END_WITHIN = 5
-_MAX_REQUESTS = 4_096
 _GC_THRESHOLDS = (50_000, 20, 50)
 _KEEP_ALIVE = 75
 _FLUSH_WITHIN = 5.0
@@ -146,7 +145,6 @@ class _Service:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_MAX_REQUESTS,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
             )

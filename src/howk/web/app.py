@@ -27,6 +27,7 @@ Send = Callable[[Message], Awaitable[None]]
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
+_MOST_UNDER_WAY = 4_096
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -77,12 +78,16 @@ class App:
         self._expose = expose
         self._readiness = readiness
         self._being_read = 0
+        self._under_way = 0
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive)
+        self._under_way += 1
         try:
+            if self._under_way > _MOST_UNDER_WAY:
+                raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
             reply = await self._answer(request)
         except Problem as problem:
             reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
@@ -91,6 +96,8 @@ class App:
             reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
         except _Gone:
             return
+        finally:
+            self._under_way -= 1
         self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
         await _send(send, reply)
 

@@ -217,12 +217,14 @@ def drop_leases(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE waiting SET lease = 0, token = 0 WHERE lease > 0")
 
 
-def prune(connection: sqlite3.Connection, before: int, most: int) -> int:
-    """Drop at most `most` statuses that ended before `before`, oldest first; how many were dropped."""
-    return connection.execute(
-        "DELETE FROM status WHERE id IN (SELECT id FROM status WHERE ended > 0 AND ended < ? ORDER BY ended LIMIT ?)",
+def prune(connection: sqlite3.Connection, before: int, most: int) -> list[str]:
+    """Drop at most `most` statuses that ended before `before`, oldest first; the ids of what was dropped."""
+    found = connection.execute(
+        "DELETE FROM status WHERE id IN "
+        "(SELECT id FROM status WHERE ended > 0 AND ended < ? ORDER BY ended LIMIT ?) RETURNING id",
         (before, most),
-    ).rowcount
+    )
+    return [id_ for (id_,) in found]
 
 
 def _list(ids: Sequence[str]) -> str:

@@ -122,21 +122,24 @@ class EmbeddedState:
         reached = known | {part: max(offset, known.get(part, 0)) for part, offset in watermark.items()}
         oldest = self._clock.now() - self._keep.ttl
 
-        def store(db: sqlite3.Connection) -> tuple[hot.Grown, int]:
+        def store(db: sqlite3.Connection) -> tuple[hot.Grown, list[str]]:
             hot.set_watermark(db, reached)
             grown = hot.store(db, effects, any_waiting=self._waiting > 0)
             over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
-            gone = hot.prune(db, _FOREVER, over) if over > 0 else 0
+            gone = hot.prune(db, _FOREVER, over) if over > 0 else []
             return grown, gone + hot.prune(db, oldest, _PRUNE_AT_ONCE)
 
         grown, gone = self._write(store)
         self._watermark = reached
-        self._ended += grown.ended - gone
+        self._ended += grown.ended - len(gone)
         self._waiting += grown.waiting
         for effect in effects:
             self._in_flight.pop(effect.status.id, None)
             if self._young.pop(effect.status.id, None) is None:
                 self._early[effect.status.id] = None
+        for id_ in gone:
+            # Or what the door said too late of it would be all that is left.
+            self._young.pop(id_, None)
         _bound(self._early)
         _bound(self._in_flight)
 
