@@ -27,6 +27,10 @@ gens = st.integers(0, 3)
 dues = st.integers(1, 9)
 
 
+def _rank(status: Status) -> tuple[int, bool, int]:
+    return status.series, status.state in ENDED, status.gen
+
+
 @dataclass
 class Row:
     """A waiting delivery as the model knows it; `token` is the one of its lease."""
@@ -192,7 +196,7 @@ class HotStateMachine(RuleBasedStateMachine):
         self.model = Model(watermark=self.model.watermark)
         for effect in effects:
             known = self.model.statuses.get(effect.status.id)
-            if known is None or (effect.status.series, effect.status.gen) >= (known.series, known.gen):
+            if known is None or _rank(effect.status) >= _rank(known):
                 self.model.put(effect)
 
     @rule()

@@ -9,7 +9,7 @@ from tests.support import Corridor, ManualClock, Notes, opened, running
 
 from howk.domain.delivery import Status
 from howk.domain.errors import Transient
-from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, reader
+from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, reader
 from howk.domain.retry import RetryPolicy
 from howk.flow import journal
 from howk.flow.journal import Journal
@@ -139,6 +139,30 @@ async def test_a_kill_after_the_append_and_before_the_status_still_delivers_and_
             await corridor.house.reconcile.recover()
             statuses = await _known(corridor, [webhook_id, webhook_id.replace("wh_", "wx_")])
             assert [status and status.state for status in statuses] == ["pending", "pending"]
+
+
+async def test_a_late_success_of_an_old_gen_stays_the_end_through_a_rebuild(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with Receiver(fail_first_n=1) as receiver:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.failed(webhook_id, attempts=1)
+        clock.advance(10_000)
+        async with opened(tmp_path, clock, **_NO_JITTER) as corridor:
+            (claim,) = (await corridor.engines.state.claim(clock.now(), 10, 30.0)).due
+            await corridor.engines.log.append([journal.slow(reader(Delivery)(claim.record), claim.record)])
+            await corridor.engines.state.release([claim])
+            late = Result(v=1, id=webhook_id, scope="app", outcome="delivered", at=clock.now(), status_code=200)
+            await corridor.engines.log.append([journal.outcome(late)])
+            settling = asyncio.ensure_future(corridor.house.settle_stage.run())
+            await corridor.house.settle_stage.caught_up()
+            settling.cancel()
+            assert (await corridor.ended(webhook_id)).state == "delivered"
+        _lose_hot_state(tmp_path)
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            assert (await corridor.ended(webhook_id)).state == "delivered"
+            await corridor.house.deliver_stage.caught_up()
+        assert [got.attempt for got in receiver.captured] == [1]
 
 
 async def test_a_waiting_row_nobody_can_read_becomes_a_dead_letter_at_the_rebuild(tmp_path: Path) -> None:

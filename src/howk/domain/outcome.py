@@ -18,6 +18,7 @@ _PERMANENT_FAILURES = frozenset({"invalid_endpoint", "blocked_address"})
 _REASONS = {410: "endpoint_gone", 413: "payload_too_large"}
 _REDACTED = "(redacted)"
 _MAX_ERROR = 500
+_LONGEST_REST = 3
 _MAX_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
@@ -84,5 +85,8 @@ def capture(
     body = body[:limit]
     try:
         return Capture(headers=kept, body=body.decode(), truncated=truncated)
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if truncated and error.start >= len(body) - _LONGEST_REST:
+            # The cut went through a character.
+            return Capture(headers=kept, body=body[: error.start].decode(), truncated=True)
         return Capture(headers=kept, body_base64=b64encode(body).decode(), truncated=truncated)

@@ -182,9 +182,11 @@ def _deliveries(batch: Sequence[Entry]) -> list[Delivery]:
     found: list[Delivery] = []
     for entry in batch:
         try:
-            found.append(_read_delivery(entry.value))
+            delivery = _read_delivery(entry.value)
         except Undecodable:
             continue
+        if delivery.targets:
+            found.append(delivery)
     return found
 
 

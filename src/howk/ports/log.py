@@ -31,8 +31,8 @@ instant, in batches; what was appended before the call is among them.
 **Read.** `read(stream, partition, start, stop)` gives records by offset, for rebuilding: in order, in batches, gaps
 allowed, nothing at or past `stop`. `bounds` gives the earliest offset kept and the offset that comes next.
 
-**Trim.** `trim` drops whole stored batches below an offset and never past what some group of the stream has not
-finished; it answers with the earliest offset that is still there.
+**Trim.** `trim` drops whole stored batches below an offset, a bounded number of them, and never past what some group of
+the stream has not finished; it answers with the earliest offset that is still there, and is called again for the rest.
 
 **Retries** are the caller's. **After close** every call raises `Transient`; `close` first commits what was appended.
 """

@@ -85,7 +85,8 @@ class Rebuild(Protocol):
     """A rebuild under way. Only one at a time; a later one voids it (`Conflict` from then on)."""
 
     async def restore(self, effects: Sequence[Effect]) -> None:
-        """Add deliveries. For one delivery the later effect stands, unless it is of a lower (series, gen)."""
+        """Add deliveries. For one delivery the later effect stands, unless it is of a lower (series, ended, gen): a
+        success of an old gen ends a series, and what waited of it does not begin it again."""
         ...
 
     async def seal(self, watermark: Mapping[int, int]) -> None:

@@ -409,8 +409,18 @@ class StateSuite(ABC):
                 ]
             )
             await rebuild.seal({})
-            assert await states(state, ["a", "b", "c"]) == ["failed", "delivered", "failed"]
-            assert [(claim.id, claim.record) for claim in await due(state, 100)] == [("c", b"{}"), ("a", b"second")]
+            assert await states(state, ["a", "b", "c"]) == ["failed", "delivered", "delivered"]
+            assert [(claim.id, claim.record) for claim in await due(state, 100)] == [("a", b"second")]
+
+    async def test_a_restored_end_of_an_older_gen_stands_over_what_waited(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            await rebuild.restore([waiting("a", 1, 10), Effect(pending("b"))])
+            await rebuild.restore([ended("a", 0), ended("b", 0)])
+            await rebuild.restore([waiting("a", 1, 10), Effect(pending("b"))])
+            await rebuild.seal({})
+            assert await states(state, ["a", "b"]) == ["delivered", "delivered"]
+            assert await due(state, 100) == []
 
     async def test_a_later_rebuild_voids_the_one_before(self) -> None:
         async with self.whole() as state:

@@ -147,14 +147,15 @@ class Grown(NamedTuple):
 
 
 def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
-    """Write deliveries that are rebuilt, never going back in (series, gen)."""
+    """Write deliveries that are rebuilt, never going back in (series, ended, gen)."""
     ids = [effect.status.id for effect in effects]
-    reached = {id_: (standing.series, standing.gen) for id_, standing in standings(connection, ids).items()}
+    reached = {id_: (known.series, known.ended, known.gen) for id_, known in standings(connection, ids).items()}
     forward: list[Effect] = []
     for effect in effects:
         status = effect.status
-        if (status.series, status.gen) >= reached.get(status.id, (0, 0)):
-            reached[status.id] = (status.series, status.gen)
+        rank = (status.series, status.ended_at > 0, status.gen)
+        if rank >= reached.get(status.id, (0, False, 0)):
+            reached[status.id] = rank
             forward.append(effect)
     return store(connection, forward, any_waiting=True)
 

@@ -112,12 +112,13 @@ class EmbeddedLog:
             letters.extend(schema.batch_letters(stream, rows.pack(base, at, batch)))
         for table, values in tables.items():
             letters.extend(schema.table_letters(table, values))
+        # First, because what fails here must not leave a commit unpublished.
+        answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
         schema.write(self._writer, letters)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
         self._checkpoints.after_commit(self._writer)
-        answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
         return [_Outcome(answer, {} if i else added, at) for i, answer in enumerate(answers)]
 
     def _gather(self, records: Sequence[Record], added: Added, tables: dict[str, dict[str, bytes]]) -> None:
@@ -209,6 +210,8 @@ class EmbeddedLog:
         return (await self._committer.submit(_Trim(stream, before))).answer
 
     async def check(self) -> None:
+        # An append of nothing: it asks the writer without a commit.
+        await self._committer.submit(_Append((), None))
         await self._ask(lambda: self._reader.execute("SELECT 1").fetchone())
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """How a batch of records is stored in one row, and read back with its damage found.
 
 A row is (base offset, count, time in ms, check, body); body is MessagePack of [key, value, check of value] for
-each record. The row's check covers the body and its offset, so a flipped byte and a misplaced row are both found;
-the check of each value then tells which records of a damaged row are still whole.
+each record. The row's check covers all of the row, so a flipped byte and a misplaced row are both found; the check of
+each record then tells which records of a damaged row are still whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
     items: list[tuple[str, bytes, int]] = []
     size = 0
     for _, key, value in records:
-        items.append((key, value, crc32(value)))
+        items.append((key, value, _check_record(key, value)))
         size += len(value)
         if size >= _MAX_BYTES or len(items) >= _MAX_COUNT:
             packed.append(_row(base, at, items))
@@ -40,17 +40,21 @@ def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
 
 def _row(base: int, at: int, items: list[tuple[str, bytes, int]]) -> Row:
     body = _encode(items)
-    return base, len(items), at, _check(base, body), body
+    return base, len(items), at, _check(base, len(items), at, body), body
 
 
-def _check(base: int, body: bytes) -> int:
-    return crc32(body, base & 0xFFFFFFFF)
+def _check(base: int, count: int, at: int, body: bytes) -> int:
+    return crc32(body, crc32(b"%d/%d/%d" % (base, count, at)))
+
+
+def _check_record(key: str, value: bytes) -> int:
+    return crc32(value, crc32(key.encode()))
 
 
 def unpack(stream: str, row: Row) -> list[Entry]:
     """The entries of a row, one for each offset it holds. Damaged ones say so and carry the bytes as found."""
-    base, _, at, check, body = row
-    if check == _check(base, body):
+    base, count, at, check, body = row
+    if check == _check(base, count, at, body):
         return [Entry(stream, 0, base + i, key, value, at) for i, (key, value, _) in enumerate(_decode(body))]
     return list(_salvage(stream, row))
 
@@ -69,4 +73,4 @@ def _salvage(stream: str, row: Row) -> Iterator[Entry]:
             yield Entry(stream, 0, offset, "", b"", at, f"{damage}; the bytes are kept under offset {base}")
         return
     for i, (key, value, sum_) in enumerate(items):
-        yield Entry(stream, 0, base + i, key, value, at, "" if crc32(value) == sum_ else damage)
+        yield Entry(stream, 0, base + i, key, value, at, "" if _check_record(key, value) == sum_ else damage)

@@ -20,6 +20,7 @@ FORMAT = 1
 STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter")
 TABLES = ("howk.state",)
 FIRST_OFFSET = 0
+_TRIM_ROWS = 512
 MOST_AT_ONCE = 512
 
 Letter = tuple[Any, ...]
@@ -133,8 +134,9 @@ def write(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
 def close_writer(connection: sqlite3.Connection, directory: Directory) -> None:
     """Close whole. The directory is marked clean while the write-ahead log is still there, empty: a crash in
     between is then never taken for a loss."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    directory.closed_whole()
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if not busy:
+        directory.closed_whole()
     connection.close()
 
 
@@ -174,10 +176,12 @@ def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Gener
 
 
 def trim(connection: sqlite3.Connection, stream: str, before: int) -> int:
-    """Drop whole rows below `before`, never the newest: it is what the next offset is known by."""
+    """Drop whole rows below `before`, a bounded number, never the newest: it is what the next offset is known by."""
     table = name(stream)
     connection.execute(
-        f"DELETE FROM {table} WHERE base + count <= ? AND base < (SELECT max(base) FROM {table})", (before,)
+        f"DELETE FROM {table} WHERE base IN (SELECT base FROM {table} WHERE base < ? AND base + count <= ? "
+        f"AND base < (SELECT max(base) FROM {table}) ORDER BY base LIMIT {_TRIM_ROWS})",
+        (before, before),
     )
     return first(connection, stream)
 

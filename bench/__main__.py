@@ -1,0 +1,73 @@
+"""Runs benchmarks, each in turn, and prints what they found."""
+
+import argparse
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from bench import send
+from bench.machine import describe
+
+ROWS = {
+    "reference": "what the machine itself does: SQLite commits, HTTP between client and sink",
+    "accept": "one webhook a request, durable at the 202",
+    "accept_batch": "many webhooks a request",
+    "deliver": "a backlog drained, without and with settle",
+    "end_to_end": "accepted and received at the highest rate that leaves no backlog",
+    "latency": "from the request to the receiver at a fixed rate",
+    "idle": "what an idle howk costs",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:<14}{what}" for name, what in ROWS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"{__doc__}\n\nnames, all of them by default:\n{listed}\n\n"
+        "`python -m bench send --help` is about the outbound sender alone, without howk around it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows to measure")
+    parser.add_argument("--json", action="store_true", help="one JSON line a row")
+    parser.add_argument("--seconds", type=float, help="of each measurement; each row has its own default")
+    parser.add_argument("--warm", type=float, default=2.0, help="seconds before measuring (%(default)s)")
+    parser.add_argument("--connections", type=int, help="of the load client; each row has its own default")
+    parser.add_argument("--rate", type=float, help="webhooks a second, of latency (1000)")
+    parser.add_argument("--batch", type=int, default=100, help="webhooks a request, of accept_batch (%(default)s)")
+    parser.add_argument("--backlog", type=int, default=100_000, help="webhooks drained by deliver (%(default)s)")
+    parser.add_argument("--size", type=int, default=512, help="bytes of each payload (%(default)s)")
+    parser.add_argument("--unsigned", action="store_true", help="webhooks without a signing secret")
+    parser.add_argument("--no-pin", action="store_true", help="leave the choice of cores to the kernel")
+    parser.add_argument("--directory", help="where data is kept while measuring, on a real disk (the usual temporary)")
+    return parser
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(args: Sequence[str]) -> int:
+    if args[:1] == ["send"]:
+        send.main(args[1:])
+        return 0
+    options = parser().parse_args(args)
+    unknown = [name for name in options.names if name not in ROWS]
+    if unknown:
+        parser().error(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    # Raised where the stand is, which then ends its children.
+    signal.signal(signal.SIGTERM, _terminated)
+    machine = describe()
+    void = False
+    for name in options.names or ROWS:
+        row = importlib.import_module(f"bench.{name}").measure(options)
+        void = void or bool(row.problems)
+        shown = json.dumps(row.document(machine)) if options.json else row.text(machine) + "\n"
+        print(shown, flush=True)
+    return 1 if void else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
