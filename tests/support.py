@@ -1,4 +1,4 @@
-"""What several tests start from: a house over the embedded engine in a temporary folder, its clock in a test's hands."""
+"""What several tests start from: a house over the embedded engine in a temporary folder, and a clock in hand."""
 
 import asyncio
 import contextlib

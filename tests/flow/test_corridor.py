@@ -130,6 +130,18 @@ async def test_a_record_nobody_can_read_is_dead_lettered_raw_under_its_place(tmp
         assert letter.source == "howk.pending/0/0"
 
 
+async def test_a_record_nobody_can_read_ends_the_webhook_that_its_key_names(tmp_path: Path) -> None:
+    async with Receiver(fail_first_n=1) as receiver, running(tmp_path, retry__jitter=0.0) as corridor:
+        webhook_id = await corridor.send(receiver.url)
+        await corridor.failed(webhook_id, attempts=1)
+        await corridor.engines.log.append([Record("howk.slow", f"app/{webhook_id}", b'{"v":1,"half')])
+        status = await corridor.ended(webhook_id)
+        assert (status.state, status.reason_type) == ("dead", "undecodable")
+        assert await _rows(corridor) == []
+        letter = _read_dead((await _all(corridor, DEADLETTER))[0])
+        assert (letter.id, letter.source) == (webhook_id, "howk.slow/0/0")
+
+
 async def test_a_result_nobody_can_read_is_dead_lettered_too(tmp_path: Path) -> None:
     async with running(tmp_path) as corridor:
         await corridor.engines.log.append([Record(RESULTS, "app/x", b"[]")])

@@ -311,13 +311,13 @@ def test_a_record_that_can_not_be_read_ends_as_a_dead_letter_of_its_own_with_its
     value: bytes, damage: str
 ) -> None:
     source = "howk.results/0/7"
-    read = read_result(value, source, 9, damage)
-    assert read == undecodable(source, value, 9, read.error)
+    read = read_result(value, source, "app/k", 9, damage)
+    assert read == undecodable(source, "app/k", value, 9, read.error)
     ((moved, _),) = settle([read], {}, POLICY)
     assert moved is not None
     assert moved.dead is not None
     assert (moved.dead.id, moved.dead.reason, moved.dead.source) == (source, "undecodable", source)
-    assert moved.dead.raw_base64 == undecodable("", value, 0, "").raw_base64
+    assert moved.dead.raw_base64 == undecodable("", "", value, 0, "").raw_base64
     assert moved.dead.error
     after = {source: Standing(1, 0, True)}
     assert settle([read], after, POLICY) == [(None, after[source])]

@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 
 from howk.domain.delivery import Moved, Standing, Verdict, judge, move
 from howk.domain.errors import Undecodable
+from howk.domain.ids import is_delivery_id
 from howk.domain.records import VERSION, Result, reader
 from howk.domain.retry import RetryPolicy
 
 _read = reader(Result)
 
 
-def undecodable(source: str, raw: bytes, at: int, error: str) -> Result:
-    """The outcome of a record that nobody can read: it ends as its own delivery, named by where it stood."""
+def undecodable(source: str, key: str, raw: bytes, at: int, error: str) -> Result:
+    """The outcome of a record that nobody can read. It ends the delivery that its key names; without one it ends as its
+    own, named by where it stood."""
+    scope, _, id_ = key.rpartition("/")
+    named = is_delivery_id(id_)
     return Result(
         v=VERSION,
-        id=source,
-        scope="",
+        id=id_ if named else source,
+        scope=scope if named else "",
         outcome="undecodable",
         at=at,
         reason="undecodable",
@@ -27,14 +31,14 @@ def undecodable(source: str, raw: bytes, at: int, error: str) -> Result:
     )
 
 
-def read_result(value: bytes, source: str, at: int, damage: str) -> Result:
+def read_result(value: bytes, source: str, key: str, at: int, damage: str) -> Result:
     """A result, or one that says why there is none. Raises `NewerRecord`."""
     if damage:
-        return undecodable(source, value, at, damage)
+        return undecodable(source, key, value, at, damage)
     try:
         return _read(value)
     except Undecodable as error:
-        return undecodable(source, value, at, str(error))
+        return undecodable(source, key, value, at, str(error))
 
 
 def settle(
@@ -45,7 +49,9 @@ def settle(
     moves: list[tuple[Moved | None, Standing | None]] = []
     for result in results:
         before = now.get(result.id)
-        verdict = judge(before, result.series, result.gen, success=result.outcome == "delivered")
+        # What can't be read tells no gen: like a success it ends what has not ended.
+        ends = result.outcome in ("delivered", "undecodable")
+        verdict = judge(before, result.series, result.gen, success=ends)
         if verdict is Verdict.HISTORY:
             moves.append((None, before))
             continue

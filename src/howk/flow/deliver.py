@@ -133,7 +133,7 @@ class Deliver:
 
     def _emit_unreadable(self, unreadable: Sequence[tuple[Entry, str]], emit: Emit) -> None:
         for entry, error in unreadable:
-            result = undecodable(entry.source, entry.value, self._clock.now(), error)
+            result = undecodable(entry.source, entry.key, entry.value, self._clock.now(), error)
             emit(Emission(entry, [journal.outcome(result)]))
 
     def _call(self, job: _Job, now: int) -> Call | Result:

@@ -54,8 +54,8 @@ def waits_no_more(delivery: str) -> Record:
 
 
 def dead(letter: DeadLetter) -> Record:
-    """A delivery given up."""
-    return Record(DEADLETTER, key_of(letter.scope, letter.id), encode(letter))
+    """A delivery given up; a record that nobody could read is kept under the name of the place where it stood."""
+    return Record(DEADLETTER, letter.source or key_of(letter.scope, letter.id), encode(letter))
 
 
 class Journal:

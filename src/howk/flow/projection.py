@@ -22,7 +22,7 @@ class Judged(NamedTuple):
 
 async def judge(batch: Sequence[Entry], state: HotState, policy: RetryPolicy) -> list[Judged]:
     """Settle's decisions on a batch of `results`, in order. Raises `NewerRecord` before it has asked anything."""
-    results = [read_result(entry.value, entry.source, entry.at, entry.damage) for entry in batch]
+    results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
     ids = list({result.id for result in results})
     found = await state.standing(ids)
     standings = {id_: standing for id_, standing in zip(ids, found, strict=True) if standing is not None}

@@ -126,7 +126,7 @@ class Reconcile:
             self._reporter.say("rebuild_finished", "hot state is whole again")
 
     async def _restore_delivered(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
-        results = [read_result(entry.value, entry.source, entry.at, entry.damage) for entry in batch]
+        results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
         delivered = {result.id: result for result in reversed(results) if result.outcome == "delivered"}
         known = await self._state.standing(list(delivered))
         fresh = [r for r, standing in zip(delivered.values(), known, strict=True) if not (standing and standing.ended)]
