@@ -16,25 +16,10 @@ from howk.runtime.door import Trust
 from howk.runtime.observability import Metrics
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import Engines, House, SystemRandom, Tools, engines, wire
+from howk.testing.clock import ManualClock
 
 TRIAL = Trust((), loopback=True, trial=True)
 DEADLINE = 20.0
-
-
-class ManualClock:
-    """Wall time that moves when the test says so; starts at a fixed instant."""
-
-    def __init__(self, now: int = 1_790_000_000_000) -> None:
-        self.time = now
-
-    def now(self) -> int:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time / 1000
-
-    def advance(self, milliseconds: int) -> None:
-        self.time += milliseconds
 
 
 class Notes:

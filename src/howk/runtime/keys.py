@@ -1,7 +1,7 @@
 """The key that seals secrets in records: given in the settings, or made once and kept in the data directory."""
 
-import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from howk.domain.errors import Permanent
@@ -11,10 +11,14 @@ _KEY = "secret.key"
 _KEY_ID = "key.id"
 
 
-def open_sealer(data_dir: Path, given: bytes | None) -> tuple[Sealer, bool]:
+Write = Callable[[Path, bytes], None]
+"""Writes a private file all or not at all, and durably: it is called before anything is sealed with the key."""
+
+
+def open_sealer(data_dir: Path, given: bytes | None, write: Write) -> tuple[Sealer, bool]:
     """The sealer, and whether its key was made just now. Raises `Permanent` for another key than last time: what
     was sealed with that one could not be sent."""
-    key, made = (given, False) if given is not None else _own_key(data_dir / _KEY)
+    key, made = (given, False) if given is not None else _own_key(data_dir / _KEY, write)
     sealer = Sealer(key)
     path = data_dir / _KEY_ID
     known = path.read_text().strip() if path.exists() else ""
@@ -25,11 +29,11 @@ def open_sealer(data_dir: Path, given: bytes | None) -> tuple[Sealer, bool]:
             f"{known}: start howk with that key"
         )
     if not known:
-        _write(path, sealer.key_id.encode())
+        write(path, sealer.key_id.encode())
     return sealer, made
 
 
-def _own_key(path: Path) -> tuple[bytes, bool]:
+def _own_key(path: Path, write: Write) -> tuple[bytes, bool]:
     if path.exists():
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
@@ -41,22 +45,5 @@ def _own_key(path: Path) -> tuple[bytes, bool]:
             "restore it, or set that key"
         )
     key = secrets.token_bytes(KEY_BYTES)
-    _write(path, key)
+    write(path, key)
     return key, True
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing, and on the disk before anything is sealed with it."""
-    fresh = path.with_name(path.name + ".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

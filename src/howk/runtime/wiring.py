@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from howk._version import __version__
-from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.directory import Directory, write_durably
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.adapters.outbound.options import SenderOptions
@@ -114,7 +114,7 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
     async with contextlib.AsyncExitStack() as stack:
         directory = Directory.open(settings.data_dir)
         stack.callback(directory.close)
-        sealer, made = open_sealer(directory.path, settings.security.encryption_key)
+        sealer, made = open_sealer(directory.path, settings.security.encryption_key, write_durably)
         if made:
             tools.reporter.say(
                 "key_generated",
