@@ -20,7 +20,8 @@ from howk.domain.errors import Full, HowkError, Permanent, Transient
 J = TypeVar("J")
 R = TypeVar("R")
 
-_SIZES = (1, 8, 64, 512)
+_EXACT = 32
+_SIZES = (48, 64, 96, 128, 192, 256, 384, 512)
 _LOOK_EVERY = 64
 
 
@@ -37,24 +38,32 @@ def execute_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Seque
     """`into` gets the rows in as few statements as can be: each statement gives up the interpreter lock, and beside a
     busy loop getting it back costs more than the rows do.
 
-    Statements come in few sizes, so that they stay prepared; what a size has too many is NULL and passed over.
+    Few rows go in a statement of their number, many in one of few sizes, so that statements stay prepared; what such
+    a size has too many is NULL and passed over.
     """
     width = len(rows[0]) if rows else 0
     start = 0
     while start < len(rows):
-        size = next((size for size in _SIZES if size >= len(rows) - start), _SIZES[-1])
-        part = rows[start : start + size]
+        part = rows[start : start + _SIZES[-1]]
         values = [value for row in part for value in row]
-        values.extend([None] * ((size - len(part)) * width))
-        connection.execute(_statement(into, width, size, tail), values)
-        start += size
+        if len(part) <= _EXACT:
+            connection.execute(_exactly(into, width, len(part), tail), values)
+        else:
+            size = next(size for size in _SIZES if size >= len(part))
+            values.extend([None] * ((size - len(part)) * width))
+            connection.execute(_at_most(into, width, size, tail), values)
+        start += len(part)
 
 
 @lru_cache(maxsize=256)
-def _statement(into: str, width: int, size: int, tail: str) -> str:
+def _exactly(into: str, width: int, size: int, tail: str) -> str:
     one = "(" + ",".join("?" * width) + ")"
-    if size == 1:
-        return f"{into} VALUES {one} {tail}"
+    return f"{into} VALUES {','.join([one] * size)} {tail}"
+
+
+@lru_cache(maxsize=256)
+def _at_most(into: str, width: int, size: int, tail: str) -> str:
+    one = "(" + ",".join("?" * width) + ")"
     return f"{into} SELECT * FROM (VALUES {','.join([one] * size)}) WHERE column1 IS NOT NULL {tail}"
 
 
