@@ -125,3 +125,10 @@ async def test_what_can_not_be_kept_is_refused_before_anything_is_opened(
         async with opened(folder, **values):
             pass
     assert not folder.exists()
+
+
+async def test_a_data_directory_that_can_not_be_made_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(Permanent, match="choose another with HOWK_DATA_DIR"):
+        async with opened(tmp_path / "file" / "data"):
+            pass

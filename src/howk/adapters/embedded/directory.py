@@ -43,15 +43,22 @@ class Directory:
     def open(cls, path: Path) -> "Directory":
         """Create the directory where it is missing, and lock it. Raises `Permanent` when another process has it."""
         path = path.absolute()
-        path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        sync_directory(path.parent)
+        try:
+            path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            sync_directory(path.parent)
+            handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise Permanent(
+                f"the data directory {path} can't be made or entered ({error.strerror}): check its permissions, or choose "
+                "another with HOWK_DATA_DIR"
+            ) from error
         with ExitStack() as undo:
-            lock = _lock(path)
-            undo.callback(os.close, lock)
+            undo.callback(os.close, handle)
+            _lock(path, handle)
             previous = _read(path / "run.json")
             run = Run(session=secrets.token_hex(16), boot=boot_id(), pid=os.getpid())
             undo.pop_all()
-        return cls(path, lock, previous, run)
+        return cls(path, handle, previous, run)
 
     def opened(self) -> None:
         """The engines' files are there: from now on a missing one means a loss."""
@@ -105,20 +112,21 @@ def boot_id() -> str:
     ).stdout.strip()
 
 
-def _lock(path: Path) -> int:
-    handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _lock(path: Path, handle: int) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
-        os.close(handle)
+        if not isinstance(error, BlockingIOError):
+            raise Permanent(
+                f"{path} can't be locked ({error.strerror}): it has to be on a local file system"
+            ) from error
         raise Permanent(
             f"{path} is in use by another howk (process {owner or 'unknown'}): "
             "stop that one, or choose another directory with HOWK_DATA_DIR"
         ) from error
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
-    return handle
 
 
 def _read(path: Path) -> Run | None:
