@@ -49,8 +49,8 @@ class Directory:
             handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise Permanent(
-                f"the data directory {path} can't be made or entered ({error.strerror}): check its permissions, or choose "
-                "another with HOWK_DATA_DIR"
+                f"the data directory {path} can't be made or entered ({error.strerror}): check its permissions, or "
+                "choose another with HOWK_DATA_DIR"
             ) from error
         with ExitStack() as undo:
             undo.callback(os.close, handle)

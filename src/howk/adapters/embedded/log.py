@@ -42,6 +42,10 @@ class _Trim(NamedTuple):
     before: int
 
 
+class _Probe(NamedTuple):
+    """Commit something, to see that it can be done."""
+
+
 class _Outcome(NamedTuple):
     """A job's answer. The group's first also says what the group added to each stream, from which offset, and when."""
 
@@ -71,7 +75,7 @@ class EmbeddedLog:
         self._waiting_bytes = 0
         self._closed = False
         self._checkpoints = Checkpoints(path, _WAL_BYTES)
-        self._committer: Committer[_Append | _Trim, _Outcome] = Committer(
+        self._committer: Committer[_Append | _Trim | _Probe, _Outcome] = Committer(
             "log", self._commit, before_answer=self._publish
         )
 
@@ -97,7 +101,7 @@ class EmbeddedLog:
         finally:
             self._waiting_bytes -= size
 
-    def _commit(self, jobs: list[_Append | _Trim]) -> list[_Outcome]:
+    def _commit(self, jobs: list[_Append | _Trim | _Probe]) -> list[_Outcome]:
         added: Added = {}
         tables: dict[str, dict[str, bytes]] = {}
         finished: dict[tuple[str, Place], Finished] = {}
@@ -114,6 +118,8 @@ class EmbeddedLog:
             letters.extend(schema.table_letters(table, values))
         # First, because what fails here must not leave a commit unpublished.
         answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
+        if any(isinstance(job, _Probe) for job in jobs):
+            schema.touch(self._writer)
         schema.write(self._writer, letters)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
@@ -210,8 +216,8 @@ class EmbeddedLog:
         return (await self._committer.submit(_Trim(stream, before))).answer
 
     async def check(self) -> None:
-        # An append of nothing: it asks the writer without a commit.
-        await self._committer.submit(_Append((), None))
+        # A commit, since nothing less tells a full disk.
+        await self._committer.submit(_Probe())
         await self._ask(lambda: self._reader.execute("SELECT 1").fetchone())
 
     async def close(self) -> None:

@@ -102,7 +102,12 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         )
         _create_inbox(connection)
         # A write at every open, so that the write-ahead log is there before its absence means a loss.
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        touch(connection)
+
+
+def touch(connection: sqlite3.Connection) -> None:
+    """Write what is there already."""
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def _create_inbox(connection: sqlite3.Connection) -> None:
@@ -132,12 +137,20 @@ def write(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
 
 
 def close_writer(connection: sqlite3.Connection, directory: Directory) -> None:
-    """Close whole. The directory is marked clean while the write-ahead log is still there, empty: a crash in
-    between is then never taken for a loss."""
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if not busy:
+    """Close whole where that can be done. The directory is marked clean while the write-ahead log is still there,
+    empty: a crash in between is then never taken for a loss."""
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            directory.closed_whole()
+    except (sqlite3.DatabaseError, OSError):
+        # A full disk: the write-ahead log stays, and the next start goes on from it.
+        pass
+    finally:
+        connection.close()
+    if not (directory.path / "log.db-wal").exists():
+        # Closing may have done what the checkpoint could not.
         directory.closed_whole()
-    connection.close()
 
 
 def leave_writer(connection: sqlite3.Connection, directory: Directory) -> None:

@@ -219,18 +219,24 @@ class EmbeddedState:
     async def close(self) -> None:
         if self._closed:
             return
-        self._write_young(len(self._young))
+        with suppress(Transient):
+            self._write_young(len(self._young))
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
         self._checkpoints.close()
-        # `whole` is only true once every page before it is on the disk.
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        hot.set_meta(self._db, whole="yes")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+        try:
+            # `whole` is only true once every page before it is on the disk.
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            hot.set_meta(self._db, whole="yes")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.DatabaseError:
+            # A full disk: the file goes on under this boot of the machine, and is rebuilt under another.
+            pass
+        finally:
+            self._db.close()
         handle = os.open(self._path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
