@@ -3,12 +3,14 @@
 import asyncio
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from tests.support import Corridor, ManualClock, opened, running
 
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, STATE, DeadLetter, Delivery, Target, reader
+from howk.domain.signing_request import Signing
 from howk.flow import journal
 from howk.ports.log import Record
 from howk.testing.receiver import Receiver
@@ -87,18 +89,34 @@ async def test_retry_after_is_honoured_over_the_policy(tmp_path: Path) -> None:
         assert status.next_retry_at == began + 100_000
 
 
-async def test_nothing_secret_stands_in_clear_on_the_disk(tmp_path: Path) -> None:
-    secret, token, password = "whsec_" + b64encode(b"0123456789secret").decode(), "Bearer hush-hush", "s3cr3t-pass"
+_SECRET = "whsec_" + b64encode(b"0123456789secret").decode()
+_OLD = "the secret of last year"
+_KEY = "whsk_" + b64encode(b"the seed of a private key, 32 by").decode()
+
+
+@pytest.mark.parametrize(
+    ("signing", "hidden"),
+    [
+        ({"signing_secret": _SECRET}, [_SECRET]),
+        ({"signing": Signing(secrets=[_SECRET, _OLD], ed25519_key=_KEY)}, [_SECRET, _OLD, _KEY]),
+        ({"signing": Signing(profile="harborhook", secrets=[_SECRET])}, [_SECRET]),
+    ],
+)
+async def test_nothing_secret_stands_in_clear_on_the_disk(
+    tmp_path: Path, signing: dict[str, Any], hidden: list[str]
+) -> None:
+    token, password = "Bearer hush-hush", "s3cr3t-pass"
     async with Receiver(fail_first_n=1) as receiver, running(tmp_path) as corridor:
         url = receiver.url.replace("http://", f"http://me:{password}@").rstrip("/") + "/hook?token=qu3ry-secret"
         headers = {"Authorization": token, "X-Plain": "seen"}
-        await corridor.failed(await corridor.send(url, headers=headers, signing_secret=secret), attempts=1)
+        await corridor.failed(await corridor.send(url, headers=headers, max_attempts=2, **signing), attempts=1)
         got = receiver.captured[0]
         assert got.target == "/hook?token=qu3ry-secret"
         assert got.header("authorization") == token
         stored = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name != "secret.key")
-        for hidden in (secret, secret[6:], token, "hush-hush", password, "qu3ry-secret"):
-            assert hidden.encode() not in stored
+        bare = [text.partition("_")[2] or text for text in hidden]
+        for text in (*hidden, *bare, token, "hush-hush", password, "qu3ry-secret"):
+            assert text.encode() not in stored
         assert b"X-Plain" in stored
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -187,6 +187,27 @@ def test_every_option_of_send_is_in_the_request(server: Server) -> None:
         "max_attempts": 3,
         "payload": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ([], {}),
+        (["--secret", ""], {}),
+        (["--secret", "a", "--secret", "b"], {"signing": {"secrets": ["a", "b"]}}),
+        (
+            ["--secret", "a", "--signing-profile", "harborhook"],
+            {"signing": {"profile": "harborhook", "secrets": ["a"]}},
+        ),
+        (["--ed25519-key", "whsk_x"], {"signing": {"ed25519_key": "whsk_x"}}),
+    ],
+)
+def test_signing_options_become_the_field_signing(
+    server: Server, options: Sequence[str], fields: Mapping[str, object]
+) -> None:
+    server.answer(202, ACCEPTED)
+    assert send(server, "1", *options).exit_code == 0
+    assert json.loads(server.requests[0].body) == {"endpoint": "http://receiver/hook", "payload": 1, **fields}
 
 
 @pytest.mark.parametrize(

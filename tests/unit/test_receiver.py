@@ -7,9 +7,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from tests.heads import attempt
 
+from howk.domain.ed25519 import public_text
 from howk.domain.signing import signed_head
 from howk.testing.receiver import Received, Receiver
 
@@ -116,9 +119,40 @@ async def test_an_unsigned_request_is_refused_where_a_secret_is_set() -> None:
         assert (status, json.loads(answer)["detail"]) == (401, "bad signature: there is none")
 
 
-def test_a_broken_secret_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="base64"):
-        Receiver(secrets=["whsec_?"])
+@pytest.mark.parametrize("secret", ["whsec_?", "whpk_?", "whsk_AAAA"])
+def test_a_broken_secret_is_refused_at_once(secret: str) -> None:
+    with pytest.raises(ValueError, match=r"base64|whpk_"):
+        Receiver(secrets=[secret])
+
+
+PRIVATE = "whsk_" + base64.b64encode(bytes(range(32))).decode()
+PUBLIC = public_text(PRIVATE)
+OTHER = public_text("whsk_" + base64.b64encode(bytes(32)).decode())
+
+
+@pytest.mark.parametrize(
+    ("secrets", "attempt_of", "status"),
+    [
+        ([PUBLIC], {"secrets": (SECRET,), "ed25519_key": PRIVATE}, 200),
+        ([OTHER, PUBLIC], {"profile": "standard", "ed25519_key": PRIVATE}, 200),
+        ([PUBLIC, SECRET], {"secrets": (SECRET,), "ed25519_key": PRIVATE}, 200),
+        ([SECRET], {"secrets": (SECRET,), "ed25519_key": PRIVATE}, 200),
+        ([OTHER], {"secrets": (SECRET,), "ed25519_key": PRIVATE}, 401),
+        ([PUBLIC], {"secrets": (SECRET,)}, 401),
+        ([PUBLIC], {"profile": "howk", "secrets": (SECRET,)}, 401),
+        ([PUBLIC, "another"], {"secrets": (SECRET,), "ed25519_key": PRIVATE}, 401),
+        ([SECRET], {"profile": "howk", "secrets": ("another", SECRET)}, 200),
+        ([SECRET], {"profile": "harborhook", "secrets": (SECRET,)}, 200),
+        (["another"], {"profile": "harborhook", "secrets": (SECRET,)}, 401),
+    ],
+)
+async def test_each_kind_of_secret_checks_the_signatures_it_can(
+    secrets: list[str], attempt_of: dict[str, Any], status: int
+) -> None:
+    async with Receiver(secrets=secrets, now=lambda: NOW) as receiver:
+        headers = attempt(b"{}", timestamp=NOW, **attempt_of)
+        assert (await ask(receiver.url, b"{}", headers))[0] == status
+        assert (await ask(receiver.url, b"{ }", headers))[0] == 401
 
 
 async def test_counts_are_answered_to_a_get() -> None:

@@ -67,6 +67,23 @@ RETRY = Delivery(
     attempt=4,
     not_before=1_750_000_090_000,
 )
+PROFILE = Delivery(
+    v=1,
+    scope="shop",
+    targets=(
+        Target(
+            id="wh_01JZ0000000000000000000005",
+            endpoint="https://example.com/hook",
+            sealed=SEALED,
+            profile="harborhook",
+        ),
+        Target(id="wh_01JZ0000000000000000000006", endpoint="https://example.org/", profile="standard"),
+        Target(id="wh_01JZ0000000000000000000007", endpoint="https://example.net/", profile="howk"),
+    ),
+    created_at=1_750_000_000_000,
+    max_attempts=7,
+    payload=Raw(b"null"),
+)
 DELIVERED = Result(
     v=1,
     id="wh_01JZ0000000000000000000001",
@@ -164,6 +181,7 @@ RECORDS: dict[str, Struct] = {
     "delivery-base64": BINARY,
     "delivery-sealed": SECRET,
     "delivery-retry": RETRY,
+    "delivery-profile": PROFILE,
     "result-delivered": DELIVERED,
     "result-failed": FAILED,
     "result-rejected": REJECTED,
@@ -328,6 +346,16 @@ def test_unknown_fields_of_the_same_version_are_tolerated(name: str) -> None:
     record: Any = RECORDS[name]
     data = golden(name).replace(b'{"v":1,', b'{"later":{"x":[1,"}"]},"v":1,"more":null,', 1)
     assert reader(type(record))(data) == record
+
+
+def test_a_record_without_a_profile_is_of_the_default_one() -> None:
+    assert [target.profile for target in reader(Delivery)(golden("delivery-sealed")).targets] == ["default"] * 2
+    assert b"profile" not in encode(SECRET)
+
+
+def test_a_profile_that_is_not_known_is_undecodable() -> None:
+    with pytest.raises(Undecodable, match="profile"):
+        reader(Delivery)(golden("delivery-profile").replace(b"harborhook", b"harborhoof"))
 
 
 def test_sealed_text_is_all_a_delivery_shows_of_its_secrets() -> None:

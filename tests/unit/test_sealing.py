@@ -11,8 +11,10 @@ from howk.domain.sealing import KEY_BYTES, NONCE_BYTES, Sealer, Secrets
 
 KEY = bytes(range(KEY_BYTES))
 NONCE = bytes(range(NONCE_BYTES))
-SECRETS = Secrets("user:hunter2", "token=hunter2", {"Authorization": "Bearer hunter2"}, ("whsec_hunter2",))
-WORDS = ("hunter2", "token", "Bearer", "Authorization", "whsec")
+SECRETS = Secrets(
+    "user:hunter2", "token=hunter2", {"Authorization": "Bearer hunter2"}, ("whsec_hunter2", "old"), "whsk_hunter2"
+)
+WORDS = ("hunter2", "token", "Bearer", "Authorization", "whsec", "old", "whsk")
 
 secrets = st.builds(
     Secrets,
@@ -20,6 +22,7 @@ secrets = st.builds(
     query=st.text(max_size=20),
     headers=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
     signing=st.lists(st.text(max_size=9), max_size=3).map(tuple),
+    ed25519_key=st.text(max_size=9),
 )
 
 

@@ -1,5 +1,6 @@
 """The door from outside: every answer of the routes, and that a refusal changes nothing."""
 
+import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -101,6 +102,24 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
         "invalid_signing_secret",
         "signing_secret",
     ),
+    *[
+        (b'{"endpoint":"http://x/","payload":1,"signing":%b}' % signing, status, code, field)
+        for signing, status, code, field in (
+            (b"{}", 422, "invalid_signing", "signing.secrets"),
+            (b'{"secrets":[]}', 422, "invalid_signing", "signing.secrets"),
+            (b'{"profile":"stripe","secrets":["s"]}', 422, "invalid_signing", "signing.profile"),
+            (b'{"secrets":["s","whsec_*"]}', 422, "invalid_signing", "signing.secrets[1]"),
+            (b'{"secrets":["s"],"ed25519_key":"whsk_*"}', 422, "invalid_signing", "signing.ed25519_key"),
+            (b'{"profile":"harborhook","secrets":["s","t"]}', 422, "invalid_signing", "signing.secrets"),
+            (b'{"secrets":["s"]},"signing_secret":"t"', 422, "invalid_signing", "signing_secret"),
+            (b'{"secrets":"s"}', 422, "invalid_field", "signing.secrets"),
+            (b'{"secrets":[1]}', 422, "invalid_field", "signing.secrets[0]"),
+            (b'{"secret":["s"]}', 422, "unknown_field", "signing.secret"),
+            (b"7", 422, "invalid_field", "signing"),
+            (b'{"secrets":["s"],"secrets":["t"]}', 400, "malformed", "secrets"),
+            (b'{"secrets":["s"]},"signing":{"secrets":["t"]}', 400, "malformed", "signing"),
+        )
+    ],
     (b'{"endpoint":"http://x/","payload":1,"max_attempts":0}', 422, "invalid_max_attempts", "max_attempts"),
     (b'{"endpoint":"http://x/","payload":1,"require_script":true}', 422, "script_required", "require_script"),
     (b'{"endpoint":"http://10.0.0.1/","payload":1}', 422, "blocked_address", "endpoint"),
@@ -112,7 +131,6 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
         (b'{"endpoint":"http://x/","payload":1,"%b":%b}' % (name, value), 422, "not_supported", name.decode())
         for name, value in (
             (b"idempotency_key", b'"k"'),
-            (b"signing", b"{}"),
             (b"ordering_key", b'"k"'),
             (b"deliver_at", b'"2030-01-01T00:00:00Z"'),
             (b"max_age", b'"1h"'),
@@ -137,9 +155,30 @@ async def test_a_bad_request_is_refused_by_name_and_changes_nothing(
 
 
 async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.AsyncClient) -> None:
-    fields = ("headers", "signing_secret", "max_attempts", "idempotency_key", "retry", "content_type")
+    fields = ("headers", "signing_secret", "signing", "max_attempts", "idempotency_key", "retry", "content_type")
     body: dict[str, Any] = {"endpoint": "http://127.0.0.1:9/", "payload": None, **dict.fromkeys(fields)}
     assert (await door.post(ENQUEUE, json=body)).status_code == 202
+
+
+@pytest.mark.parametrize("secret", ["whsec_hunter2!", "whsk_hunter2", "hunter2" * 200])
+@pytest.mark.parametrize("form", ['"signing_secret":%s', '"signing":{"secrets":[%s]}', '"signing":{"ed25519_key":%s}'])
+async def test_a_refusal_never_repeats_a_secret(door: httpx.AsyncClient, form: str, secret: str) -> None:
+    body = '{"endpoint":"http://x/","payload":1,' + form % json.dumps(secret) + "}"
+    answer = await door.post(ENQUEUE, content=body)
+    assert answer.status_code == 422
+    assert "hunter2" not in answer.text
+    answer = await door.post(BATCH, content='{"webhooks":[' + body + "]}")
+    assert answer.status_code == 422
+    assert "hunter2" not in answer.text
+
+
+async def test_signing_fields_that_are_null_are_as_if_they_were_left_out(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    signing = {"profile": None, "secrets": ["s"], "ed25519_key": None}
+    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1, "signing": signing}
+    assert (await door.post(ENQUEUE, json=body)).status_code == 202
+    assert await _accepted(corridor) == 1
 
 
 async def test_an_idempotency_key_header_is_refused_and_not_ignored(

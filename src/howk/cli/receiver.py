@@ -50,7 +50,8 @@ from howk.testing.receiver import Received, Receiver, serve
     "--secret",
     "secrets",
     multiple=True,
-    help="Refuse what is not signed with it; may be repeated. [env var: ENDPOINT_SECRET]",
+    help="Refuse what is not signed with it; a public key (whpk_...) checks Ed25519 signatures. May be repeated. "
+    "[env var: ENDPOINT_SECRET]",
 )
 @json_option
 def receiver(

@@ -18,6 +18,7 @@ from howk.cli.options import Misuse, json_option, server_options
 from howk.cli.output import plain, show
 from howk.domain.delivery import ENDED
 from howk.domain.records import JSON_TYPE
+from howk.domain.signing import PROFILES
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
@@ -28,7 +29,9 @@ _LONGEST_PAUSE = 1.0
 @click.argument("payload", metavar="JSON", required=False)
 @click.option("--config-id", default="default", show_default=True, help="Config the webhook belongs to.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header for the receiver.")
-@click.option("--secret", default="", help="Secret that signs the webhook.")
+@click.option("--secret", "secrets", multiple=True, help="Secret that signs the webhook; may be repeated.")
+@click.option("--signing-profile", type=click.Choice(PROFILES), help="Which signature headers are sent.")
+@click.option("--ed25519-key", default="", metavar="WHSK", help="Private key that signs the webhook as v1a.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts in all, the first included.")
 @click.option("--file", "path", metavar="PATH", help="Read the payload from a file, or - for standard input.")
 @click.option("--content-type", default=JSON_TYPE, show_default=True, help="Content type of the payload.")
@@ -41,7 +44,9 @@ def send(
     *,
     config_id: str,
     headers: Sequence[str],
-    secret: str,
+    secrets: Sequence[str],
+    signing_profile: str | None,
+    ed25519_key: str,
     max_attempts: int | None,
     path: str | None,
     content_type: str,
@@ -58,8 +63,7 @@ def send(
     fields: dict[str, object] = {"endpoint": endpoint}
     if headers:
         fields["headers"] = _headers(headers)
-    if secret:
-        fields["signing_secret"] = secret
+    fields |= _signing(secrets, signing_profile, ed25519_key)
     if max_attempts is not None:
         fields["max_attempts"] = max_attempts
     body = _envelope(fields, _content(payload, path), content_type)
@@ -76,6 +80,14 @@ def send(
         raise Failure(f"{plain(webhook_id)} is still {state} after {wait:g} s; howk goes on with it")
     if state != "delivered":
         raise SystemExit(1)
+
+
+def _signing(secrets: Sequence[str], profile: str | None, ed25519_key: str) -> dict[str, object]:
+    given = [secret for secret in secrets if secret]
+    if profile is None and not ed25519_key and len(given) < 2:
+        return {"signing_secret": given[0]} if given else {}
+    asked = {"profile": profile, "secrets": given, "ed25519_key": ed25519_key}
+    return {"signing": {name: value for name, value in asked.items() if value}}
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:

@@ -162,6 +162,8 @@ RESERVED = frozenset(
         "x-webhook-timestamp",
         "x-webhook-event",
         "x-webhook-signature",
+        "x-harborhook-signature",
+        "x-harborhook-timestamp",
     }
 )
 """Header names (lower case) that a tenant can't set: they frame the request or are howk's own word."""

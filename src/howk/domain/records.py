@@ -13,6 +13,7 @@ from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder, Encoder
 
 from howk.domain.errors import NewerRecord, Undecodable
+from howk.domain.signing import Profile
 
 VERSION = 1
 
@@ -40,12 +41,16 @@ DeadReason = Literal[
 
 
 class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One receiver of a delivery. `endpoint` has no userinfo and no query: those are in `sealed`."""
+    """One receiver of a delivery. `endpoint` has no userinfo and no query: those are in `sealed`, beside what signs.
+
+    A profile that an older reader does not know needs a new version: under this one it would be taken for damage.
+    """
 
     id: str
     endpoint: str
     headers: dict[str, str] = {}
     sealed: str = ""
+    profile: Profile = "default"
 
 
 class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):

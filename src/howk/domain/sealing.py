@@ -28,12 +28,13 @@ class Secrets(Struct, frozen=True, omit_defaults=True):
     query: str = ""
     headers: dict[str, str] = {}
     signing: tuple[str, ...] = ()
+    ed25519_key: str = ""
 
     def __repr__(self) -> str:
         return "Secrets(...)"
 
     def __bool__(self) -> bool:
-        return bool(self.userinfo or self.query or self.headers or self.signing)
+        return bool(self.userinfo or self.query or self.headers or self.signing or self.ed25519_key)
 
 
 _decode = Decoder(Secrets).decode

@@ -18,7 +18,7 @@ from howk.domain.outcome import capture, judge_answer, retry_after
 from howk.domain.records import VERSION, Delivery, Result, Target, reader
 from howk.domain.sealing import Sealer, Secrets
 from howk.domain.settlement import undecodable
-from howk.domain.signing import secret_bytes, signed_head
+from howk.domain.signing import signed_head, signing_keys
 from howk.flow import journal
 from howk.flow.stage import Emission, Emit
 from howk.ports.clock import Clock
@@ -149,10 +149,12 @@ class Deliver:
                 attempt=delivery.attempt,
                 timestamp=now // 1000,
                 body=job.body,
-                keys=[secret_bytes(secret) for secret in secrets.signing],
+                keys=signing_keys(target.profile, secrets.signing),
                 user_agent=self._options.user_agent,
                 content_type=delivery.content_type,
                 headers=_headers(target, secrets),
+                profile=target.profile,
+                ed25519_key=secrets.ed25519_key,
             )
         except ValueError as error:
             return self._refused(job, "invalid_endpoint", str(error))

@@ -21,7 +21,7 @@ from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.ids import RANDOM_BYTES, delivery_id
 from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
 from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
-from howk.domain.signing import secret_bytes
+from howk.domain.signing_request import Signing, chosen_signing
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock, Random
@@ -44,10 +44,10 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     content_type: str | None = None
     headers: dict[str, str] | None = None
     signing_secret: str | None = None
+    signing: Signing | None = None
     max_attempts: int | None = None
     require_script: bool | None = None
     idempotency_key: Raw = Raw()
-    signing: Raw = Raw()
     ordering_key: Raw = Raw()
     deliver_at: Raw = Raw()
     max_age: Raw = Raw()
@@ -55,7 +55,7 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-_NOT_BUILT = ("idempotency_key", "signing", "ordering_key", "deliver_at", "max_age", "retry")
+_NOT_BUILT = ("idempotency_key", "ordering_key", "deliver_at", "max_age", "retry")
 
 
 class IngestOptions(NamedTuple):
@@ -121,13 +121,14 @@ class Ingest:
         endpoint = self._endpoint(request.endpoint)
         payload, payload_base64, content_type = self._payload(request)
         headers, sensitive = self._headers(request.headers or {})
-        secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, _signing(request.signing_secret))
+        signed = chosen_signing(request.signing_secret, request.signing)
+        secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
         id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
         sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
         return Delivery(
             v=VERSION,
             scope=scope,
-            targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed),),
+            targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed, profile=signed.profile),),
             created_at=now,
             max_attempts=self._attempts(request.max_attempts),
             payload=payload,
@@ -196,16 +197,6 @@ class Ingest:
         if not 1 <= asked <= MAX_ATTEMPTS:
             raise _refused("invalid_max_attempts", "max_attempts", f"a number from 1 to {MAX_ATTEMPTS}")
         return asked
-
-
-def _signing(secret: str | None) -> tuple[str, ...]:
-    if secret is None:
-        return ()
-    try:
-        secret_bytes(secret)
-    except ValueError as error:
-        raise _refused("invalid_signing_secret", "signing_secret", str(error)) from error
-    return (secret,)
 
 
 def refuse_unbuilt(request: Enqueue) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Protocol, Self, cast
 import uvicorn
 from msgspec import json
 
-from howk.domain.signing import secret_bytes, verify_howk, verify_standard
+from howk.domain import ed25519
+from howk.domain.signing import secret_bytes, verify_harborhook, verify_howk, verify_standard, verify_v1a
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -67,9 +68,10 @@ class Receiver:
 
     Per webhook id the first `fail_first_n` requests get 500, the others `status` with `answer_headers`; with
     `hang` nothing is answered until the client or the receiver goes. Where `secrets` are set, each signature
-    a request has must be that of one of them, and it must have one; else it gets 401. All of these may be
-    changed while it runs. `keep` bounds what is captured; `now` is the clock, in Unix seconds. `on_received`
-    is called with each request before its answer.
+    header that one of them can check must be good for one, and there must be such a header; else it gets 401. A
+    public key (`whpk_…`) checks the Ed25519 signatures of `webhook-signature`, any other secret all the rest. All of
+    these may be changed while it runs. `keep` bounds what is captured; `now` is the clock, in Unix seconds.
+    `on_received` is called with each request before its answer.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Receiver:
         on_received: Callable[[Received], None] | None = None,
     ) -> None:
         for secret in secrets:
-            secret_bytes(secret)
+            _check_form(secret)
         self.host = host
         self.port = port
         self.status = status
@@ -205,21 +207,15 @@ class Receiver:
         if not self.secrets:
             return UNCHECKED
         headers = {name.decode("latin-1"): value.decode("utf-8", "surrogateescape") for name, value in raw}
-        checks = [
-            verify
-            for name, verify in (
-                ("webhook-signature", verify_standard),
-                ("x-webhook-signature", verify_howk),
-            )
+        verdicts = [
+            [check(secret, headers, body, now) for secret in self.secrets if (check := checks.get(_kind(secret)))]
+            for name, checks in _CHECKS.items()
             if name in headers
         ]
-        if not checks:
-            return "there is none"
-        for verify in checks:
-            wrong = [verify(secret, headers, body, now) for secret in self.secrets]
-            if all(wrong):
-                return wrong[0]
-        return GOOD
+        bad = [wrong[0] for wrong in verdicts if wrong and all(wrong)]
+        if bad:
+            return bad[0]
+        return GOOD if any(verdicts) else "there is none"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -281,6 +277,27 @@ async def serve(receiver: Receiver, started: Callable[[Receiver], None]) -> None
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _kind(secret: str) -> str:
+    return "public" if secret.startswith(ed25519.PUBLIC_PREFIX) else "shared"
+
+
+_CHECKS = {
+    "webhook-signature": {"shared": verify_standard, "public": verify_v1a},
+    "x-webhook-signature": {"shared": verify_howk},
+    "x-harborhook-signature": {"shared": verify_harborhook},
+}
+"""By header, which check each kind of secret allows."""
+
+
+def _check_form(secret: str) -> None:
+    if _kind(secret) == "public":
+        ed25519.public_key(secret)
+    elif secret.startswith(ed25519.PRIVATE_PREFIX):
+        raise ValueError("whsk_ stands before a private key, which stays with the sender: give the public one, whpk_")
+    else:
+        secret_bytes(secret)
 
 
 def _header(headers: Sequence[tuple[bytes, bytes]], name: str) -> str:

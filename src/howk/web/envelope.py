@@ -13,11 +13,12 @@ from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
 from howk.domain.errors import FieldProblem, Rejected
+from howk.domain.signing_request import Signing
 from howk.flow.ingest import Enqueue
 
 MALFORMED = "malformed"
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
-_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
 _SPARE_DEPTH = 64
 
@@ -96,7 +97,7 @@ def _field_refusal(message: str) -> Rejected:
     if found := _MISSING.search(message):
         return _refusal("missing_field", ".".join(filter(None, (found[2], found[1]))), "this field is required")
     if found := _UNKNOWN.search(message):
-        return _refusal("unknown_field", found[1], "there is no such field")
+        return _refusal("unknown_field", ".".join(filter(None, (found[2], found[1]))), "there is no such field")
     if found := _WRONG.search(message):
         return _refusal("invalid_field", found[2], found[1])
     return Rejected(MALFORMED, f"the body has to be one JSON object: {message}")
@@ -109,7 +110,7 @@ def _refusal(code: str, field: str, message: str) -> Rejected:
 def _may_repeat(request: Enqueue, body: bytes) -> bool:
     """Whether the envelope has more quotes than its fields account for, or escapes that could hide a key.
 
-    A key that came twice has two quotes too many, at the top or among the headers, so "no" is certain.
+    A key that came twice has two quotes too many, at the top or inside `headers` or `signing`, so "no" is certain.
     """
     payload = request.payload
     inside = bytes(payload) if isinstance(payload, Raw) else b""
@@ -121,8 +122,14 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     expected += 2 if payload is not UNSET else 0
     expected += 4 if request.payload_base64 is not UNSET else 0
     expected += 2 + 4 * len(request.headers) if request.headers is not None else 0
+    expected += _signing_quotes(request.signing) if request.signing is not None else 0
     expected += 2 * ((request.max_attempts is not None) + (request.require_script is not None))
     return quotes != expected
+
+
+def _signing_quotes(signing: Signing) -> int:
+    quotes = 2 + 4 * sum([text is not None for text in (signing.profile, signing.ed25519_key)])
+    return quotes + (2 + 2 * len(signing.secrets) if signing.secrets is not None else 0)
 
 
 class _Object(list[tuple[str, Any]]):
@@ -143,7 +150,7 @@ def _refuse_repeats(body: bytes) -> None:
         found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
-    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key == "headers")]
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "signing"))]
     for envelope in envelopes:
         key = envelope.repeated() if isinstance(envelope, _Object) else None
         if key is not None:
