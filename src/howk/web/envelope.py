@@ -13,11 +13,12 @@ from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
 from howk.domain.errors import FieldProblem, Rejected
+from howk.domain.timing import RetryAsked
 from howk.flow.ingest import Enqueue
 
 MALFORMED = "malformed"
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
-_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
 _SPARE_DEPTH = 64
 
@@ -96,7 +97,7 @@ def _field_refusal(message: str) -> Rejected:
     if found := _MISSING.search(message):
         return _refusal("missing_field", ".".join(filter(None, (found[2], found[1]))), "this field is required")
     if found := _UNKNOWN.search(message):
-        return _refusal("unknown_field", found[1], "there is no such field")
+        return _refusal("unknown_field", ".".join(filter(None, (found[2], found[1]))), "there is no such field")
     if found := _WRONG.search(message):
         return _refusal("invalid_field", found[2], found[1])
     return Rejected(MALFORMED, f"the body has to be one JSON object: {message}")
@@ -116,13 +117,25 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     if body.count(b"\\") != inside.count(b"\\"):
         return True
     quotes = body.count(b'"') - inside.count(b'"')
-    texts = (request.content_type, request.signing_secret)
+    texts = (request.content_type, request.signing_secret, request.deliver_at)
     expected = 4 + 4 * sum([text is not None for text in texts])
     expected += 2 if payload is not UNSET else 0
     expected += 4 if request.payload_base64 is not UNSET else 0
     expected += 2 + 4 * len(request.headers) if request.headers is not None else 0
     expected += 2 * ((request.max_attempts is not None) + (request.require_script is not None))
+    expected += _quotes(request.max_age) + (2 if request.max_age is not None else 0)
+    expected += 2 + _quotes_of(request.retry) if request.retry is not None else 0
     return quotes != expected
+
+
+def _quotes_of(asked: RetryAsked) -> int:
+    """The quotes of a policy: of its keys, and of the values that are texts."""
+    given = [value for name in asked.__struct_fields__ if (value := getattr(asked, name)) is not None]
+    return sum([2 + _quotes(value) for value in given]) + sum([_quotes(delay) for delay in asked.delays or ()])
+
+
+def _quotes(value: object) -> int:
+    return 2 if isinstance(value, str) else 0
 
 
 class _Object(list[tuple[str, Any]]):
@@ -143,7 +156,7 @@ def _refuse_repeats(body: bytes) -> None:
         found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
-    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key == "headers")]
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "retry"))]
     for envelope in envelopes:
         key = envelope.repeated() if isinstance(envelope, _Object) else None
         if key is not None:
