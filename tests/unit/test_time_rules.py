@@ -161,3 +161,10 @@ def test_the_last_attempt_exhausts_a_delivery_however_old_it_is() -> None:
 def test_a_delivery_that_arrives_after_its_end_has_arrived() -> None:
     late = Result(v=1, id="wh_a", scope="app", outcome="delivered", at=DUE * 2)
     assert move(late, POLICY).status.state == "delivered"
+
+
+@pytest.mark.parametrize(("spare", "ends"), [(0, False), (-1, True)])
+def test_what_falls_due_at_the_very_end_is_still_in_time(spare: int, ends: bool) -> None:
+    still = RetryPolicy(1_000, 60_000, 0.0)
+    assert (move(failed(replace(FIRST, expires_at=NOW + 1_000 + spare)), still).dead is not None) == ends
+    assert (move(schedule(replace(LATER, expires_at=DUE + spare)), still).dead is not None) == ends
