@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -30,6 +31,8 @@ SETTINGS = {
     "HOWK_RETRY_BASE_DELAY": "200ms",
     "HOWK_RETRY_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
 }
+AHEAD = 12.0
+"""Seconds: what two kills, two starts and the questions between them take, with room for a busy machine."""
 COMMIT_INTERVAL = 0.25
 """Seconds. An answer is safe once howk has read it and committed its outcome. Outcomes are committed in groups, so
 one waits for the group before it and then for its own: two fsyncs and the work around them, a few milliseconds on an
@@ -187,6 +190,32 @@ async def test_a_kill_in_the_midst_of_a_drain_loses_nothing(tmp_path: Path) -> N
     assert history.unexplained() == []
     assert wrong(statuses, receiver) == {}
     assert sent_after_success(receiver.starts) == []
+
+
+async def test_what_waits_for_its_time_is_sent_then_and_once_however_often_howk_was_killed(tmp_path: Path) -> None:
+    behave = mostly_good(SEED, slow=0.0, delay=(0.0, 0.0))
+    async with Receiver(behave) as receiver, Howk(tmp_path, SETTINGS) as howk:
+        due = time.time() + AHEAD
+        later = datetime.fromtimestamp(due, UTC).isoformat()
+        ids = await howk.enqueue_batch(
+            [envelope(receiver.url(), b"%d" % number, deliver_at=later) for number in range(UNDER_WAY)]
+        )
+        await howk.kill()
+        await howk.start()
+        held = await howk.reach(ids, "deferred")
+        await howk.kill()
+        for path in howk.data_dir.glob("hot.db*"):
+            path.unlink()
+        await howk.start()
+        assert await howk.reach(ids, "deferred") == held
+        assert {(status["held_by"], status["attempts"]) for status in held.values()} == {("deliver_at", 0)}
+        assert receiver.starts == []
+        assert time.time() < due, "the machine is too slow for this test: raise AHEAD"
+        statuses = await howk.reach(ids, "delivered", "dead")
+        assert time.time() >= due
+        assert await howk.stop() == 0
+    assert receiver.repeated() == {}
+    assert wrong(statuses, receiver) == {}
 
 
 def unended(load: Load, receiver: Receiver) -> set[str]:

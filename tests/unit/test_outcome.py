@@ -43,6 +43,23 @@ def test_redirects_and_other_4xx_end_at_once_with_a_reason(status: int, reason: 
     assert judge_answer(status, "", "") == Outcome("rejected", reason, f"HTTP {status}")
 
 
+@pytest.mark.parametrize("status", [302, 404, 409, 410, 413])
+def test_a_status_that_the_policy_names_is_worth_a_retry(status: int) -> None:
+    assert judge_answer(status, "", "", (status, 599)) == Outcome("failed", "", f"HTTP {status}")
+    assert judge_answer(status, "", "", (599,)).outcome == "rejected"
+
+
+@given(status=st.integers(200, 599), named=st.lists(st.integers(300, 599)).map(tuple))
+def test_naming_statuses_only_ever_turns_an_end_into_a_retry(status: int, named: tuple[int, ...]) -> None:
+    plain, asked = judge_answer(status, "", ""), judge_answer(status, "", "", named)
+    assert asked == (Outcome("failed", "", f"HTTP {status}") if status in named else plain)
+
+
+@pytest.mark.parametrize("failure", ["invalid_endpoint", "blocked_address"])
+def test_no_policy_makes_an_endpoint_retried_that_may_never_be_called(failure: str) -> None:
+    assert judge_answer(0, failure, "", (300, 404)).outcome == "rejected"
+
+
 @pytest.mark.parametrize("failure", ["timeout", "connect", "tls", "protocol"])
 def test_a_failure_of_transport_is_worth_a_retry(failure: str) -> None:
     assert judge_answer(0, failure, "it broke") == Outcome("failed", "", f"{failure}: it broke")

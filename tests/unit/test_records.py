@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
+from howk.domain.delivery import schedule
 from howk.domain.errors import NewerRecord, Permanent, Undecodable
 from howk.domain.records import Capture, DeadLetter, Delivery, Result, Target, Waiting, encode, reader
+from howk.domain.retry import RetryPolicy
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -176,6 +179,39 @@ DEAD_RAW = DeadLetter(
     raw_base64="eyI=",
 )
 
+SCHEDULED = Delivery(
+    v=1,
+    scope="shop",
+    targets=PLAIN.targets,
+    created_at=1_750_000_000_000,
+    max_attempts=3,
+    payload=Raw(b"[1]"),
+    not_before=1_750_003_600_000,
+    expires_at=1_750_007_200_000,
+    deliver_at=1_750_003_600_000,
+    retry=RetryPolicy(5_000, 600_000, 0.0, "schedule", (5_000, 600_000), (404, 409)),
+)
+LAID_BY = schedule(SCHEDULED)
+WAITS_FOR_ITS_TIME = Waiting(
+    v=1,
+    delivery=replace(SCHEDULED, gen=1),
+    due_at=1_750_003_600_000,
+    held_by="deliver_at",
+)
+DELIVERED_LATER = Result(
+    v=1,
+    id="wh_01JZ0000000000000000000001",
+    scope="shop",
+    outcome="delivered",
+    at=1_750_003_600_250,
+    gen=1,
+    created_at=1_750_000_000_000,
+    max_attempts=3,
+    duration=240,
+    status_code=204,
+    deliver_at=1_750_003_600_000,
+)
+
 RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
     "delivery-base64": BINARY,
@@ -189,6 +225,10 @@ RECORDS: dict[str, Struct] = {
     "waiting": WAITING,
     "deadletter": DEAD,
     "deadletter-undecodable": DEAD_RAW,
+    "delivery-scheduled": SCHEDULED,
+    "result-scheduled": LAID_BY,
+    "waiting-scheduled": WAITS_FOR_ITS_TIME,
+    "result-delivered-scheduled": DELIVERED_LATER,
 }
 KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter)
 

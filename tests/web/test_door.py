@@ -122,6 +122,38 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
     ],
     (b'{"endpoint":"http://x/","payload":1,"max_attempts":0}', 422, "invalid_max_attempts", "max_attempts"),
     (b'{"endpoint":"http://x/","payload":1,"require_script":true}', 422, "script_required", "require_script"),
+    *[
+        (b'{"endpoint":"http://x/","payload":1,%b}' % fields, 422, code, field)
+        for fields, code, field in (
+            (b'"deliver_at":"2030-01-01T00:00:00"', "invalid_field", "deliver_at"),
+            (b'"deliver_at":"tomorrow"', "invalid_field", "deliver_at"),
+            (b'"deliver_at":1893456000', "invalid_field", "deliver_at"),
+            (b'"deliver_at":"2026-10-21T14:13:20.001Z"', "invalid_deliver_at", "deliver_at"),
+            (b'"deliver_at":"9999-12-31T23:59:59-23:59"', "invalid_deliver_at", "deliver_at"),
+            (b'"max_age":"soon"', "invalid_max_age", "max_age"),
+            (b'"max_age":0', "invalid_max_age", "max_age"),
+            (b'"max_age":-5', "invalid_max_age", "max_age"),
+            (b'"max_age":"367d"', "invalid_max_age", "max_age"),
+            (b'"max_age":1e999', "invalid_field", "max_age"),
+            (b'"max_age":true', "invalid_field", "max_age"),
+            (b'"retry":[]', "invalid_field", "retry"),
+            (b'"retry":{"colour":1}', "unknown_field", "retry.colour"),
+            (b'"retry":{"type":"random"}', "invalid_field", "retry.type"),
+            (b'"retry":{"base_delay":"1ms"}', "invalid_retry", "retry.base_delay"),
+            (b'"retry":{"base_delay":"2h","max_delay":"1h"}', "invalid_retry", "retry.base_delay"),
+            (b'"retry":{"jitter":1.5}', "invalid_retry", "retry.jitter"),
+            (b'"retry":{"delays":["1h"]}', "invalid_retry", "retry.delays"),
+            (b'"retry":{"type":"schedule","delays":[]}', "invalid_retry", "retry.delays"),
+            (b'"retry":{"type":"schedule","delays":["1h",{}]}', "invalid_field", "retry.delays[1]"),
+            (b'"retry":{"type":"schedule","delays":["1h","never"]}', "invalid_retry", "retry.delays[1]"),
+            (b'"retry":{"on_status":[200]}', "invalid_retry", "retry.on_status"),
+            (b'"retry":{"on_status":["404"]}', "invalid_field", "retry.on_status[0]"),
+            (b'"retry":{"max_attempts":0}', "invalid_max_attempts", "retry.max_attempts"),
+            (b'"max_attempts":3,"retry":{"max_attempts":3}', "invalid_max_attempts", "retry.max_attempts"),
+        )
+    ],
+    (b'{"endpoint":"http://x/","payload":1,"retry":{"jitter":0,"jitter":1}}', 400, "malformed", "jitter"),
+    (b'{"endpoint":"http://x/","payload":1,"max_age":"1h","max_age":"2h"}', 400, "malformed", "max_age"),
     (b'{"endpoint":"http://10.0.0.1/","payload":1}', 422, "blocked_address", "endpoint"),
     (b'{"endpoint":"http://0xA9FEA9FE/","payload":1}', 422, "blocked_address", "endpoint"),
     (b'{"endpoint":"http://[::ffff:10.0.0.1]/","payload":1}', 422, "blocked_address", "endpoint"),
@@ -132,9 +164,6 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
         for name, value in (
             (b"idempotency_key", b'"k"'),
             (b"ordering_key", b'"k"'),
-            (b"deliver_at", b'"2030-01-01T00:00:00Z"'),
-            (b"max_age", b'"1h"'),
-            (b"retry", b"{}"),
         )
     ],
 ]
@@ -155,7 +184,17 @@ async def test_a_bad_request_is_refused_by_name_and_changes_nothing(
 
 
 async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.AsyncClient) -> None:
-    fields = ("headers", "signing_secret", "signing", "max_attempts", "idempotency_key", "retry", "content_type")
+    fields = (
+        "headers",
+        "signing_secret",
+        "signing",
+        "max_attempts",
+        "idempotency_key",
+        "retry",
+        "content_type",
+        "deliver_at",
+        "max_age",
+    )
     body: dict[str, Any] = {"endpoint": "http://127.0.0.1:9/", "payload": None, **dict.fromkeys(fields)}
     assert (await door.post(ENQUEUE, json=body)).status_code == 202
 
@@ -179,6 +218,25 @@ async def test_signing_fields_that_are_null_are_as_if_they_were_left_out(
     body = {"endpoint": "http://127.0.0.1:9/", "payload": 1, "signing": signing}
     assert (await door.post(ENQUEUE, json=body)).status_code == 202
     assert await _accepted(corridor) == 1
+
+
+async def test_what_has_a_time_ahead_is_shown_as_deferred_until_then(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    body = {
+        "endpoint": "http://127.0.0.1:9/",
+        "payload": {"a": 1},
+        "deliver_at": "2026-10-21T16:13:20+02:00",
+        "max_age": "1h",
+        "retry": {"type": "schedule", "delays": ["5s", 60, "1h30m"], "on_status": [404], "jitter": 0},
+    }
+    answer = await door.post(ENQUEUE, json=body)
+    assert answer.status_code == 202
+    status = (await door.get(f"/webhooks/{answer.json()['webhook_id']}/status")).json()
+    assert (status["state"], status["held_by"], status["attempts"]) == ("deferred", "deliver_at", 0)
+    assert (status["next_retry_at"], status["max_attempts"]) == ("2026-10-21T14:13:20.000Z", 4)
+    assert status["last_attempt_at"] is None
+    assert await _accepted(corridor) == 0
 
 
 async def test_an_idempotency_key_header_is_refused_and_not_ignored(

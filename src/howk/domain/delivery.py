@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from howk.domain.records import VERSION, DeadLetter, Delivery, Result, Waiting
 from howk.domain.retry import RetryPolicy
 
+DELIVER_AT = "deliver_at"
+
 State = Literal["pending", "delivering", "failed", "deferred", "delivered", "dead", "cancelled"]
 ENDED: frozenset[str] = frozenset({"delivered", "dead", "cancelled"})
 
@@ -92,7 +94,14 @@ def move(result: Result, policy: RetryPolicy) -> Moved:
     if reason:
         return Moved(_ended(result, "dead", reason), dead=_dead_letter(result, reason))
     assert result.delivery is not None  # noqa: S101 - `_dead_reason` has ended what carries none
-    return _retry(result, result.delivery, policy)
+    if result.outcome == "scheduled":
+        waiting = _scheduled(result, result.delivery)
+    else:
+        waiting = _retry(result, result.delivery, policy)
+    # Known now: nobody has to wait for the moment to learn of it.
+    if 0 < waiting.delivery.expires_at < waiting.due_at:
+        return Moved(_ended(result, "dead", "expired"), dead=_dead_letter(result, "expired"))
+    return Moved(waiting_status(waiting), waiting=waiting)
 
 
 def _dead_reason(result: Result) -> str:
@@ -102,6 +111,8 @@ def _dead_reason(result: Result) -> str:
         return result.reason or "unrecoverable"
     if result.delivery is None:
         return "undecodable"
+    if result.outcome == "scheduled":
+        return ""
     return "exhausted" if result.attempt >= result.max_attempts else ""
 
 
@@ -112,16 +123,21 @@ def _ended(result: Result, state: State, reason: str = "") -> Status:
         state=state,
         series=result.series,
         gen=result.gen,
-        attempts=result.attempt,
+        attempts=_made(result),
         max_attempts=result.max_attempts,
         created_at=result.created_at,
-        last_attempt_at=result.at,
+        last_attempt_at=result.at if _made(result) else 0,
         last_status_code=result.status_code,
         last_error=result.error,
         delivered_at=result.at if state == "delivered" else 0,
         reason_type=reason,
         ended_at=result.at,
     )
+
+
+def _made(result: Result) -> int:
+    """How many attempts there were."""
+    return result.attempt - 1 if result.outcome == "scheduled" else result.attempt
 
 
 def _dead_letter(result: Result, reason: str) -> DeadLetter:
@@ -133,7 +149,7 @@ def _dead_letter(result: Result, reason: str) -> DeadLetter:
         at=result.at,
         series=result.series,
         gen=result.gen,
-        attempts=result.attempt,
+        attempts=_made(result),
         max_attempts=result.max_attempts,
         created_at=result.created_at,
         status_code=result.status_code,
@@ -145,9 +161,10 @@ def _dead_letter(result: Result, reason: str) -> DeadLetter:
     )
 
 
-def _retry(result: Result, delivery: Delivery, policy: RetryPolicy) -> Moved:
-    due = policy.due(result.at, result.attempt, f"{result.id}/{result.series}", result.retry_after)
-    waiting = Waiting(
+def _retry(result: Result, delivery: Delivery, policy: RetryPolicy) -> Waiting:
+    seed = f"{result.id}/{result.series}"
+    due = (delivery.retry or policy).due(result.at, result.attempt, seed, result.retry_after)
+    return Waiting(
         v=VERSION,
         delivery=replace(delivery, gen=result.gen + 1, attempt=result.attempt + 1, not_before=due),
         due_at=due,
@@ -155,16 +172,41 @@ def _retry(result: Result, delivery: Delivery, policy: RetryPolicy) -> Moved:
         last_status_code=result.status_code,
         last_error=result.error,
     )
-    return Moved(waiting_status(waiting), waiting=waiting)
+
+
+def _scheduled(result: Result, delivery: Delivery) -> Waiting:
+    return Waiting(
+        v=VERSION,
+        delivery=replace(delivery, gen=result.gen + 1),
+        due_at=delivery.not_before,
+        held_by=DELIVER_AT,
+    )
+
+
+def schedule(delivery: Delivery) -> Result:
+    """What makes a new delivery of one target wait for its `not_before`, without an attempt."""
+    return Result(
+        v=VERSION,
+        id=delivery.targets[0].id,
+        scope=delivery.scope,
+        outcome="scheduled",
+        at=delivery.created_at,
+        series=delivery.series,
+        gen=delivery.gen,
+        attempt=delivery.attempt,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+        delivery=delivery,
+    )
 
 
 def waiting_status(waiting: Waiting) -> Status:
-    """The status of a delivery that waits for a retry."""
+    """The status of a delivery that waits, for a retry or for what it is held by."""
     delivery = waiting.delivery
     return Status(
         id=delivery.targets[0].id,
         scope=delivery.scope,
-        state="failed",
+        state="deferred" if waiting.held_by else "failed",
         series=delivery.series,
         gen=delivery.gen,
         attempts=delivery.attempt - 1,
@@ -174,6 +216,7 @@ def waiting_status(waiting: Waiting) -> Status:
         last_status_code=waiting.last_status_code,
         last_error=waiting.last_error,
         next_retry_at=waiting.due_at,
+        held_by=waiting.held_by,
     )
 
 
@@ -188,7 +231,7 @@ def dead_status(letter: DeadLetter) -> Status:
         attempts=letter.attempts,
         max_attempts=letter.max_attempts,
         created_at=letter.created_at,
-        last_attempt_at=letter.at,
+        last_attempt_at=letter.at if letter.attempts else 0,
         last_status_code=letter.status_code,
         last_error=letter.error,
         reason_type=letter.reason,
@@ -208,3 +251,9 @@ def pending_status(delivery: Delivery, target: str) -> Status:
         max_attempts=delivery.max_attempts,
         created_at=delivery.created_at,
     )
+
+
+def scheduled_status(delivery: Delivery) -> Status:
+    """The status of a new delivery of one target whose `schedule` is in the log and not settled yet."""
+    pending = pending_status(delivery, delivery.targets[0].id)
+    return replace(pending, state="deferred", held_by=DELIVER_AT, next_retry_at=delivery.not_before)

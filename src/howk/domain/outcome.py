@@ -1,11 +1,12 @@
 """What a receiver's answer means for the delivery: delivered, worth a retry, or the end with a reason.
 
-Retryable are transport errors, 408, 425, 429 and 5xx; 3xx and every other 4xx end at once (architecture, delivering).
+Retryable are transport errors, 408, 425, 429 and 5xx; and what the delivery's policy
+adds; 3xx and every other 4xx end at once (architecture, delivering).
 """
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple
@@ -30,8 +31,8 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def judge_answer(status: int, failure: str, error: str) -> Outcome:
-    """Sort an answer; `failure` is "" when a status came."""
+def judge_answer(status: int, failure: str, error: str, on_status: Container[int] = ()) -> Outcome:
+    """Sort an answer; `failure` is "" when a status came. A status in `on_status` is worth a retry too."""
     if failure:
         text = f"{failure}: {error}"[:_MAX_ERROR] if error else failure
         if failure in _PERMANENT_FAILURES:
@@ -39,7 +40,7 @@ def judge_answer(status: int, failure: str, error: str) -> Outcome:
         return Outcome("failed", "", text)
     if 200 <= status < 300:
         return Outcome("delivered")
-    if status in _RETRYABLE or status >= 500:
+    if status in _RETRYABLE or status >= 500 or status in on_status:
         return Outcome("failed", "", f"HTTP {status}")
     return Outcome("rejected", _REASONS.get(status, "unrecoverable"), f"HTTP {status}")
 

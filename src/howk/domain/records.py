@@ -13,6 +13,7 @@ from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder, Encoder
 
 from howk.domain.errors import NewerRecord, Undecodable
+from howk.domain.retry import RetryPolicy
 from howk.domain.signing import Profile
 
 VERSION = 1
@@ -37,6 +38,7 @@ DeadReason = Literal[
     "invalid_endpoint",
     "blocked_address",
     "payload_too_large",
+    "expired",
 ]
 
 
@@ -54,7 +56,11 @@ class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One attempt that has to be made. `attempt` counts from 1; (series, gen) says which re-entry this is."""
+    """One attempt that has to be made. `attempt` counts from 1; (series, gen) says which re-entry this is.
+
+    No attempt falls due after `expires_at` (0: it never expires). `deliver_at` is the time that was asked for, where it
+    lay ahead, and stays; `not_before` is that of this attempt. `retry` is None for the deployment's policy.
+    """
 
     v: int
     scope: str
@@ -72,6 +78,8 @@ class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ordering_key: str = ""
     event_id: str = ""
     trace: str = ""
+    deliver_at: int = 0
+    retry: RetryPolicy | None = None
 
     @property
     def body(self) -> bytes:
@@ -95,16 +103,17 @@ class Capture(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The outcome of one attempt. `failed` may be retried; `rejected` ends the series with `reason`.
+    """The outcome of one attempt. `failed` may be retried; `rejected` ends the series with `reason`; `scheduled` is no
+    attempt: the delivery waits for its `not_before`.
 
-    A failed or rejected result carries the delivery, cut to its target: all that a retry or a dead letter needs.
+    All but a delivered result carry the delivery, cut to its target: all that a retry or a dead letter needs.
     `undecodable` carries the bytes that could not be read and where they stood (`stream/partition/offset`).
     """
 
     v: int
     id: str
     scope: str
-    outcome: Literal["delivered", "failed", "rejected", "undecodable"]
+    outcome: Literal["delivered", "failed", "rejected", "undecodable", "scheduled"]
     at: int
     series: int = 1
     gen: int = 0
@@ -120,10 +129,14 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     delivery: Delivery | None = None
     source: str = ""
     raw_base64: str = ""
+    deliver_at: int = 0
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A row of `howk.state`: a delivery that waits, as settle last left it. `delivery` is what will be sent next."""
+    """A row of `howk.state`: a delivery that waits, as settle last left it. `delivery` is what will be sent next.
+
+    `held_by` says what it waits for when that is not a retry.
+    """
 
     v: int
     delivery: Delivery
@@ -131,6 +144,7 @@ class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_attempt_at: int = 0
     last_status_code: int = 0
     last_error: str = ""
+    held_by: str = ""
 
 
 class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):

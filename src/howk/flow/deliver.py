@@ -171,7 +171,9 @@ class Deliver:
             self.cut_off += 1
             return
         now = self._clock.now()
-        outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error)
+        retry = job.delivery.retry
+        on_status = retry.on_status if retry else ()
+        outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error, on_status)
         self._outcomes[outcome] += 1
         self._durations.append(answer.timings.total)
         if answer.failure:
@@ -252,6 +254,7 @@ def _result(
             created_at=delivery.created_at,
             duration=duration,
             status_code=status,
+            deliver_at=delivery.deliver_at,
         )
     response = None
     if answer and answer.status and options:

@@ -1,5 +1,6 @@
 """Ingest: requests to deliver come in, delivery records go to the log, ids go back. Order of effects: append, then the
-status *pending*, then the answer.
+status *pending*, then the answer. What has a time ahead goes to settle at once, which lays it by: the fresh lane holds
+only what is due.
 
 Knows what a delivery needs to be valid; knows neither HTTP nor who asks. An answer means that every record of the
 request is durable.
@@ -9,19 +10,22 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from howk.domain.addresses import AddressPolicy, blocked_reason, literal_address
-from howk.domain.delivery import pending_status
+from howk.domain.delivery import Status, pending_status, scheduled_status
 from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.ids import RANDOM_BYTES, delivery_id
 from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
+from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
 from howk.domain.signing_request import Signing, chosen_signing
+from howk.domain.timing import Duration, RetryAsked, attempts_of, delivery_time, longest_age, policy_of
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock, Random
@@ -49,22 +53,26 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     require_script: bool | None = None
     idempotency_key: Raw = Raw()
     ordering_key: Raw = Raw()
-    deliver_at: Raw = Raw()
-    max_age: Raw = Raw()
-    retry: Raw = Raw()
+    deliver_at: Annotated[datetime, Meta(tz=True)] | None = None
+    max_age: Duration | None = None
+    retry: RetryAsked | None = None
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-_NOT_BUILT = ("idempotency_key", "ordering_key", "deliver_at", "max_age", "retry")
+_NOT_BUILT = ("idempotency_key", "ordering_key")
 
 
 class IngestOptions(NamedTuple):
-    """`max_payload` in bytes; `redact` are the lower-case names of headers whose values are sealed."""
+    """`max_payload` in bytes; `redact` are the lower-case names of headers whose values are sealed; `max_age` and
+    `max_delay_ahead` in milliseconds."""
 
     max_payload: int
     max_attempts: int
     policy: AddressPolicy
     redact: frozenset[str]
+    retry: RetryPolicy
+    max_age: int
+    max_delay_ahead: int
 
 
 class Ingest:
@@ -111,8 +119,8 @@ class Ingest:
             deliveries.append(delivery)
             answers.append(delivery.targets[0].id)
         if deliveries:
-            await self._journal.append([journal.pending(delivery) for delivery in deliveries])
-            await self._state.accept([pending_status(d, d.targets[0].id) for d in deliveries])
+            await self._journal.append([journal.accepted(delivery) for delivery in deliveries])
+            await self._state.accept([_status(delivery) for delivery in deliveries])
             self._meter.count(RECEIVED, len(deliveries), route)
         return answers
 
@@ -124,16 +132,21 @@ class Ingest:
         signed = chosen_signing(request.signing_secret, request.signing)
         secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
         id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
+        deliver_at = delivery_time(request.deliver_at, now, self._options.max_delay_ahead)
         sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
         return Delivery(
             v=VERSION,
             scope=scope,
             targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed, profile=signed.profile),),
             created_at=now,
-            max_attempts=self._attempts(request.max_attempts),
+            max_attempts=self._attempts(request),
             payload=payload,
             payload_base64=payload_base64,
             content_type=content_type,
+            not_before=deliver_at,
+            expires_at=max(now, deliver_at) + longest_age(request.max_age, self._options.max_age),
+            deliver_at=deliver_at,
+            retry=self._retry(request.retry),
         )
 
     def _endpoint(self, url: str) -> Endpoint:
@@ -191,12 +204,28 @@ class Ingest:
         sensitive = {name: value for name, value in headers.items() if name.lower() in self._options.redact}
         return {name: value for name, value in headers.items() if name not in sensitive}, sensitive
 
-    def _attempts(self, asked: int | None) -> int:
+    def _attempts(self, request: Enqueue) -> int:
+        asked, field = request.max_attempts, "max_attempts"
+        if request.retry is not None:
+            if asked is not None and request.retry.max_attempts is not None:
+                raise _refused("invalid_max_attempts", "retry.max_attempts", "max_attempts is given already")
+            if asked is None:
+                asked, field = attempts_of(request.retry), "retry.max_attempts"
         if asked is None:
             return self._options.max_attempts
         if not 1 <= asked <= MAX_ATTEMPTS:
-            raise _refused("invalid_max_attempts", "max_attempts", f"a number from 1 to {MAX_ATTEMPTS}")
+            raise _refused("invalid_max_attempts", field, f"a number from 1 to {MAX_ATTEMPTS}")
         return asked
+
+    def _retry(self, asked: RetryAsked | None) -> RetryPolicy | None:
+        if asked is None:
+            return None
+        policy = policy_of(asked, self._options.retry)
+        return None if policy == self._options.retry else policy
+
+
+def _status(delivery: Delivery) -> Status:
+    return scheduled_status(delivery) if delivery.deliver_at else pending_status(delivery, delivery.targets[0].id)
 
 
 def refuse_unbuilt(request: Enqueue) -> None:

@@ -6,6 +6,7 @@ Knows the shapes of records and which stream each goes to; knows no engine and t
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from howk.domain.delivery import schedule
 from howk.domain.offsets import Finished
 from howk.domain.records import (
     DEADLETTER,
@@ -31,6 +32,11 @@ def key_of(scope: str, delivery: str, ordering_key: str = "") -> str:
 def pending(delivery: Delivery) -> Record:
     """A first attempt, for the fresh lane."""
     return Record(PENDING, key_of(delivery.scope, delivery.targets[0].id, delivery.ordering_key), encode(delivery))
+
+
+def accepted(delivery: Delivery) -> Record:
+    """A new delivery of one target: to be sent, or for settle to lay by until it is due."""
+    return outcome(schedule(delivery), delivery.ordering_key) if delivery.deliver_at else pending(delivery)
 
 
 def slow(delivery: Delivery, value: bytes) -> Record:

@@ -52,11 +52,12 @@ class Settle:
             if moved is None:
                 continue
             if moved.waiting is not None:
-                retries["http" if result.status_code else "transport"] += 1
+                if not moved.waiting.held_by:
+                    retries["http" if result.status_code else "transport"] += 1
             elif moved.dead is not None:
                 reasons[moved.dead.reason] += 1
             else:
-                latencies.append((result.at - result.created_at) / 1000)
+                latencies.append((result.at - max(result.created_at, result.deliver_at)) / 1000)
         for reason, count in retries.items():
             self._meter.count(RETRIES, count, reason)
         for reason, count in reasons.items():

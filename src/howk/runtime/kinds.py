@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
+from howk.domain.durations import PLAIN
 from howk.runtime.notation import (
-    PLAIN,
     Percent,
     format_duration,
     format_number,

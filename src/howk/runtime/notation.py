@@ -6,30 +6,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 
-_NANOSECONDS = MappingProxyType(
-    {
-        "ns": 1,
-        "us": 10**3,
-        "µs": 10**3,
-        "μs": 10**3,
-        "ms": 10**6,
-        "s": 10**9,
-        "m": 60 * 10**9,
-        "h": 3600 * 10**9,
-        "d": 86400 * 10**9,
-        "w": 604800 * 10**9,
-    }
-)
+from howk.domain.durations import NUMBER, seconds_of
+
 _BYTES = MappingProxyType(
     {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
     | {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
     | {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 )
-_NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})"
-PLAIN = re.compile(rf"[+-]?{_NUMBER}")
-_PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h|d|w)")
-_DURATION = re.compile(rf"(?:{_PART.pattern})+")
-_SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.IGNORECASE)
+_SIZE = re.compile(rf"({NUMBER})\s*([a-z]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +42,10 @@ def parse_duration(raw: object) -> float:
     """
     wanted = "must be a duration such as 500ms, 10s, 1m30s, 168h or 7d"
     text = text_of(raw, wanted)
-    if PLAIN.fullmatch(text):
-        seconds = float(text)
-    elif _DURATION.fullmatch(text):
-        parts = _PART.findall(text)
-        seconds = float(sum(Decimal(number) * _NANOSECONDS[unit] for number, unit in parts) / Decimal(10**9))
-    else:
-        raise ValueError(wanted)
-    if 0 < seconds < 1e-9:  # no clock tells it from zero
-        raise ValueError(wanted)
-    return seconds
+    try:
+        return seconds_of(text)
+    except ValueError:
+        raise ValueError(wanted) from None
 
 
 def format_duration(seconds: float) -> str:

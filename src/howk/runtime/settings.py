@@ -53,8 +53,8 @@ class Delivery:
     max_conns_per_host: int = active(COUNT, "100", "Most connections open to one host.")
     idle_conn_timeout: float = active(DURATION, "90s", "Time after which an idle connection is closed.")
     response_capture: int = active(size(), "16KiB", "Part of a response's body that is kept.")
-    max_age: float = planned(DURATION, "14d", "Time after which a delivery that has not ended is given up.")
-    max_delay_ahead: float = planned(DURATION, "30d", "Furthest `deliver_at` may lie ahead.")
+    max_age: float = active(DURATION, "14d", "Time after which a delivery that has not ended is given up.")
+    max_delay_ahead: float = active(DURATION, "30d", "Furthest `deliver_at` may lie ahead.")
     fresh_rate: float = planned(RATE, "1000", "First attempts of one scope before the rest takes the slow lane.")
     drain: float = active(DURATION_OR_ZERO, "35s", "Time that attempts under way get to end when howk stops.")
     allow_private_networks: bool | None = active(

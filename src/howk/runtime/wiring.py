@@ -152,7 +152,15 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
-    taking = IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact)
+    taking = IngestOptions(
+        settings.api.max_payload_size,
+        retry.max_attempts,
+        policy(settings, trust),
+        redact,
+        backoff,
+        max_age=round(delivery.max_age * 1000),
+        max_delay_ahead=round(delivery.max_delay_ahead * 1000),
+    )
     delivering = Deliver(state, sender, sealer, clock, meter, sending)
     settling = Settle(state, backoff, meter, ticker.wake_by)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))

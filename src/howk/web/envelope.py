@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.signing_request import Signing
+from howk.domain.timing import RetryAsked
 from howk.flow.ingest import Enqueue
 
 MALFORMED = "malformed"
@@ -117,19 +118,31 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     if body.count(b"\\") != inside.count(b"\\"):
         return True
     quotes = body.count(b'"') - inside.count(b'"')
-    texts = (request.content_type, request.signing_secret)
+    texts = (request.content_type, request.signing_secret, request.deliver_at)
     expected = 4 + 4 * sum([text is not None for text in texts])
     expected += 2 if payload is not UNSET else 0
     expected += 4 if request.payload_base64 is not UNSET else 0
     expected += 2 + 4 * len(request.headers) if request.headers is not None else 0
     expected += _signing_quotes(request.signing) if request.signing is not None else 0
     expected += 2 * ((request.max_attempts is not None) + (request.require_script is not None))
+    expected += _quotes(request.max_age) + (2 if request.max_age is not None else 0)
+    expected += 2 + _quotes_of(request.retry) if request.retry is not None else 0
     return quotes != expected
 
 
 def _signing_quotes(signing: Signing) -> int:
     quotes = 2 + 4 * sum([text is not None for text in (signing.profile, signing.ed25519_key)])
     return quotes + (2 + 2 * len(signing.secrets) if signing.secrets is not None else 0)
+
+
+def _quotes_of(asked: RetryAsked) -> int:
+    """The quotes of a policy: of its keys, and of the values that are texts."""
+    given = [value for name in asked.__struct_fields__ if (value := getattr(asked, name)) is not None]
+    return sum([2 + _quotes(value) for value in given]) + sum([_quotes(delay) for delay in asked.delays or ()])
+
+
+def _quotes(value: object) -> int:
+    return 2 if isinstance(value, str) else 0
 
 
 class _Object(list[tuple[str, Any]]):
@@ -150,7 +163,7 @@ def _refuse_repeats(body: bytes) -> None:
         found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
-    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "signing"))]
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "signing", "retry"))]
     for envelope in envelopes:
         key = envelope.repeated() if isinstance(envelope, _Object) else None
         if key is not None:
