@@ -20,6 +20,8 @@ from howk.testing.clock import ManualClock
 
 TRIAL = Trust((), loopback=True, trial=True)
 DEADLINE = 20.0
+NOW = 1_790_000_000_000
+"""2026-09-21T14:13:20Z: where a house's clock starts unless the test brings one."""
 
 
 class Notes:
@@ -86,7 +88,7 @@ class Corridor:
 @contextlib.asynccontextmanager
 async def opened(folder: Path, clock: ManualClock | None = None, **values: Any) -> AsyncGenerator[Corridor]:
     """The house with its engines open and nothing running."""
-    clock = clock or ManualClock()
+    clock = clock or ManualClock(NOW)
     metrics, notes = Metrics(), Notes()
     tools = Tools(clock, SystemRandom(), metrics, notes)
     tree = settings(folder, **values)
