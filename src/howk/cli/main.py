@@ -11,6 +11,11 @@ from howk._version import __version__
 
 _COMMANDS = {
     "up": "howk.cli.up:up",
+    "run": "howk.cli.roles:run",
+    "api": "howk.cli.roles:api",
+    "worker": "howk.cli.roles:worker",
+    "scheduler": "howk.cli.roles:scheduler",
+    "reconciler": "howk.cli.roles:reconciler",
     "send": "howk.cli.send:send",
     "delivery": "howk.cli.delivery:delivery",
     "receiver": "howk.cli.receiver:receiver",
