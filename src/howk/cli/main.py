@@ -17,6 +17,7 @@ _COMMANDS = {
     "scheduler": "howk.cli.roles:scheduler",
     "reconciler": "howk.cli.roles:reconciler",
     "send": "howk.cli.send:send",
+    "config": "howk.cli.config:config",
     "delivery": "howk.cli.delivery:delivery",
     "receiver": "howk.cli.receiver:receiver",
     "version": "howk.cli.version:version",
