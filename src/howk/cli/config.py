@@ -90,18 +90,12 @@ def check(path: str | None, *, as_json: bool) -> None:
 
 def _problems(path: str | None) -> tuple[list[dict[str, str]], list[str]]:
     """What stops the start, and which keys are set in vain."""
-    from howk.domain.errors import Permanent
-    from howk.runtime.door import trust
     from howk.runtime.loading import SettingsError, load_from_process
-    from howk.runtime.wiring import refusals
+    from howk.runtime.probes import start_problems
 
     try:
         loaded = load_from_process({"config": path} if path else {})
     except SettingsError as error:
         return [{"key": each.key, "origin": each.origin, "message": each.message} for each in error.problems], []
-    words = refusals(loaded.settings)
-    try:
-        trust(loaded.settings)
-    except Permanent as error:
-        words.append(str(error))
+    words = start_problems(loaded)
     return [{"key": "", "origin": "", "message": sentence} for sentence in words], loaded.inert

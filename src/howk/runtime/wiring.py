@@ -8,9 +8,11 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from howk._version import __version__
+from howk.adapters.embedded import inspection
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.adapters.embedded.state import EmbeddedState, Keep
@@ -178,6 +180,11 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         ),
         schedule=ticker,
     )
+
+
+def examine(data_dir: Path) -> inspection.Found:
+    """What stands in a data directory, as the engine would judge it; changes nothing."""
+    return inspection.examine(data_dir.absolute())
 
 
 def refusals(settings: Settings) -> list[str]:
