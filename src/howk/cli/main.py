@@ -23,6 +23,8 @@ _COMMANDS = {
     "config": "howk.cli.config:config",
     "delivery": "howk.cli.delivery:delivery",
     "receiver": "howk.cli.receiver:receiver",
+    "bench": "howk.cli.bench:bench",
+    "completion": "howk.cli.completion:completion",
     "version": "howk.cli.version:version",
 }
 
