@@ -211,6 +211,26 @@ async def test_a_directory_that_others_may_open_is_a_warning(tmp_path: Path, mon
     assert (code, levels["data directory"]) == (0, "warn")
 
 
+def test_a_file_in_the_place_of_the_directory_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").write_text("a file")
+    for data in (tmp_path / "data", tmp_path / "data" / "below"):
+        code, levels, _ = doctor(data, monkeypatch)
+        assert (code, levels["data directory"]) == (1, "fail")
+
+
+async def test_a_log_without_a_note_of_its_last_run_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path / "data"):
+        pass
+    (tmp_path / "data" / "run.json").unlink()
+    code, _, found = doctor(tmp_path / "data", monkeypatch)
+    assert (code, found["log"]) == (0, "it does not say how its last run ended")
+    (tmp_path / "data" / "run.json").write_text("{")
+    code, levels, _ = doctor(tmp_path / "data", monkeypatch)
+    assert (code, levels["log"]) == (1, "fail")
+
+
 def test_a_port_says_who_answers_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for answer, level in ((ALIVE, "warn"), ((200, [1]), "fail"), ((404, {}), "fail")):
         with answering({"/health": answer}) as url:

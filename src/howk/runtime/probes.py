@@ -77,25 +77,41 @@ def _kept(settings: Settings) -> Iterator[Check]:
 
 def look_at(path: Path) -> Place:
     """What there is to know of a data directory from outside, or of the place where it would be made."""
-    exists = path.is_dir()
+    # What may not be looked at is as good as not there; pathlib would raise.
+    exists = os.path.isdir(path)
     where = path
-    while not where.exists():
+    while not os.path.exists(where):
         where = where.parent
     disk = os.statvfs(where)
-    files = [path, *path.iterdir()] if exists and os.access(path, os.R_OK | os.X_OK) else []
-    stats = {file: file.stat() for file in files if file.exists()}
+    own = _stat(path) if exists else None
+    files = {file.name: _stat(file) for file in _files(path)} if exists else {}
+    # Behind a directory that is closed to others, its files are too.
+    open_to_others = own is not None and own.st_mode & 0o077
+    exposed = [name for name, stat in files.items() if stat and stat.st_mode & 0o077]
     return Place(
         path=str(where),
         exists=exists,
         writable=where.is_dir() and os.access(where, os.R_OK | os.W_OK | os.X_OK),
-        # Behind a directory that is closed to others, its files are too.
-        exposed=[file.name or str(file) for file, stat in stats.items() if stat.st_mode & 0o077]
-        if stats and stats[path].st_mode & 0o077
-        else [],
+        exposed=[str(path), *exposed] if open_to_others else [],
         free=disk.f_bavail * disk.f_frsize,
         file_system=diagnosis.file_system_of(_mounts(), str(where.resolve())),
-        newest=max((stat.st_mtime for file, stat in stats.items() if file != path), default=0.0),
+        newest=max((stat.st_mtime for stat in files.values() if stat), default=0.0),
     )
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError:
+        return []
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None for what has gone meanwhile, or may not be looked at."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _mounts() -> str:

@@ -33,7 +33,10 @@ def examine(path: Path) -> Found:
     except Permanent as error:
         return Found("", str(error), "", version)
     if previous is None:
-        return Found("", refusal, "nothing was written to it yet", version)
+        note = (
+            "it does not say how its last run ended" if (path / "log.db").exists() else "nothing was written to it yet"
+        )
+        return Found("", refusal, note, version)
     if previous.clean:
         return Found("", refusal, "the last run closed it whole", version)
     return Found(
