@@ -29,6 +29,7 @@ help:
 	@echo 'make lint    ruff check, ruff format --check, import rules'
 	@echo 'make format  let ruff fix and format'
 	@echo 'make types   pyright'
+	@echo 'make docs    write the reference pages and the example files anew'
 	@echo 'make bench   benchmarks                   (ARGS="--help" lists them)'
 	@echo 'make lock    remake requirements/*.txt    (ARGS=--upgrade moves the versions)'
 	@echo 'make dist    wheel and sdist into dist/'
@@ -65,6 +66,12 @@ unit: $(DEV)/.ready
 bench: $(DEV)/.ready
 	@$(BIN)/python -m bench $(ARGS)
 
+docs: $(DEV)/.ready
+	@$(BIN)/python -m howk.runtime.settings_reference > docs/reference/settings.md
+	@$(BIN)/python -m howk.cli.reference > docs/reference/commands.md
+	@$(BIN)/python -m howk.runtime.settings_example yaml > config.example.yaml
+	@$(BIN)/python -m howk.runtime.settings_example env > .env.example
+
 # dev.txt holds everything; the other two are cut from the same versions.
 lock: $(DEV)/.ready
 	@$(COMPILE) --group dev pyproject.toml --output-file requirements/dev.txt
@@ -85,4 +92,4 @@ $(DEV)/.ready: requirements/dev.txt requirements/build.txt requirements/environm
 $(RUN)/.ready: requirements/run.txt requirements/build.txt requirements/environment.sh pyproject.toml
 	@PYTHON='$(PYTHON)' sh requirements/environment.sh $(RUN) requirements/run.txt
 
-.PHONY: help run test lint format types unit bench lock dist clean
+.PHONY: help run test lint format types unit docs bench lock dist clean

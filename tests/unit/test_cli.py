@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -116,12 +117,30 @@ def test_json_is_asked_for_before_or_after_the_command(arguments: Sequence[str])
 def test_the_help_names_every_command() -> None:
     done = howk("--help")
     assert done.exit_code == 0
-    for name in ("up", "send", "delivery", "receiver", "version"):
+    for name in cli.list_commands(click.Context(cli)):
         assert f"\n  {name} " in done.stdout
 
 
 def test_an_unknown_command_is_misuse() -> None:
     assert howk("sned").exit_code == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_the_script_that_completes_howk(shell: str) -> None:
+    done = howk("completion", shell)
+    assert done.exit_code == 0
+    assert f"_HOWK_COMPLETE={shell}_complete" in done.stdout
+    assert json.loads(howk("completion", shell, "--json").stdout)["script"] == done.stdout.removesuffix("\n")
+    assert howk("completion", "tcsh").exit_code == 2
+
+
+def test_a_shell_is_offered_commands_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HOWK_COMPLETE", "bash_complete")
+    for words, offered in (("howk rec", ["receiver", "reconciler"]), ("howk config view --ch", ["--changed"])):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        done = howk()
+        assert sorted(line.partition(",")[2] for line in done.stdout.splitlines()) == offered
 
 
 @pytest.mark.e2e

@@ -23,7 +23,7 @@ IN_EFFECT = """
     delivery.drain delivery.allow_private_networks delivery.allowed_networks
     delivery.blocked_networks delivery.user_agent retry.base_delay retry.max_delay retry.max_attempts
     retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.status_ttl
-    ttl.status_max dlq.redact_headers security.encryption_key logging.level logging.format
+    ttl.status_max metrics.port dlq.redact_headers security.encryption_key logging.level logging.format
 """
 
 SECTIONS = """

@@ -46,6 +46,11 @@ class Client:
         if not self._loopback:
             self._opener.add_handler(ProxyHandler())
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return dict(self._headers)
+
     def get(self, path: str) -> dict[str, object]:
         """The JSON object at `path`. Raises `Failure`."""
         return self._ask(Request(self.url + path, headers=self._headers))  # noqa: S310 - http(s) only, see connect

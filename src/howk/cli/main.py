@@ -11,9 +11,20 @@ from howk._version import __version__
 
 _COMMANDS = {
     "up": "howk.cli.up:up",
+    "run": "howk.cli.roles:run",
+    "api": "howk.cli.roles:api",
+    "worker": "howk.cli.roles:worker",
+    "scheduler": "howk.cli.roles:scheduler",
+    "reconciler": "howk.cli.roles:reconciler",
+    "ping": "howk.cli.diagnose:ping",
+    "health": "howk.cli.diagnose:health",
+    "doctor": "howk.cli.diagnose:doctor",
     "send": "howk.cli.send:send",
+    "config": "howk.cli.config:config",
     "delivery": "howk.cli.delivery:delivery",
     "receiver": "howk.cli.receiver:receiver",
+    "bench": "howk.cli.bench:bench",
+    "completion": "howk.cli.completion:completion",
     "version": "howk.cli.version:version",
 }
 

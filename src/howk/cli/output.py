@@ -3,7 +3,7 @@ nothing in them reaches a terminal as a control sequence or as markup.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 from msgspec import json
@@ -32,6 +32,22 @@ def show(record: Mapping[str, object], *, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in record.items():
         table.add_row(Text(name), Text(plain(value)))
+    _print(table)
+
+
+def show_all(records: Sequence[Mapping[str, object]]) -> None:
+    """Several things of one shape, for people: a line for each under the names of the fields."""
+    if not records:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in records[0]:
+        table.add_column(Text(name), overflow="fold")
+    for record in records:
+        table.add_row(*(Text(plain(value)) for value in record.values()))
+    _print(table)
+
+
+def _print(table: Table) -> None:
     # Not on a terminal there is no width to keep to, and a line is easier to search when it is whole.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from howk.cli.options import Misuse
+from howk.cli.starting import place_options, settings_from
 
 _RECEIVER_PORT = 9000
 
@@ -17,9 +17,7 @@ _RECEIVER_PORT = 9000
 @click.command()
 @click.option("--host", help="Address to listen on (api.host).")
 @click.option("--port", help="Port to listen on, 0 for any free one (api.port).")
-@click.option("--data-dir", help="Directory that keeps everything (data_dir).")
-@click.option("--config", metavar="PATH", help="Configuration file.")
-@click.option("--log-format", metavar="auto|human|json", help="Form of the log's lines (logging.format).")
+@place_options
 @click.option("--receiver", is_flag=True, help="Start a test receiver beside it, to send a first webhook to.")
 def up(
     *,
@@ -31,20 +29,16 @@ def up(
     receiver: bool,
 ) -> None:
     """Run howk: take webhooks in and deliver them."""
+    loaded = settings_from(
+        {
+            "api.host": host,
+            "api.port": port,
+            "data_dir": data_dir,
+            "config": config,
+            "logging.format": log_format,
+        }
+    )
     # Loaded here, so that the list of commands does not load the server.
-    from howk.runtime.loading import SettingsError, load_from_process
-
-    given = {
-        "api.host": host,
-        "api.port": port,
-        "data_dir": data_dir,
-        "config": config,
-        "logging.format": log_format,
-    }
-    try:
-        loaded = load_from_process({name: value for name, value in given.items() if value is not None})
-    except SettingsError as error:
-        raise Misuse(str(error)) from error
     from howk.runtime.service import run
 
     trial = _Trial(receiver=receiver)

@@ -58,6 +58,7 @@ Event = Literal[
     "started",
     "stopping",
     "stopped",
+    "partly_running",
     "trial_mode",
     "setting_without_effect",
     "key_generated",

@@ -57,8 +57,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `Permanent` in words."""
+def listen(host: str, port: int, setting: str = "--port or HOWK_API_PORT") -> socket.socket:
+    """A bound socket. Raises `Permanent` in words, which name the setting that chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         door.close()
         raise Permanent(
-            f"can't listen on {host} port {port} ({error.strerror}): choose another with --port or HOWK_API_PORT"
+            f"can't listen on {host} port {port} ({error.strerror}): choose another with {setting}"
         ) from error
     return door
 

@@ -18,32 +18,53 @@ Write = Callable[[Path, bytes], None]
 def open_sealer(data_dir: Path, given: bytes | None, write: Write) -> tuple[Sealer, bool]:
     """The sealer, and whether its key was made just now. Raises `Permanent` for another key than last time: what
     was sealed with that one could not be sent."""
-    key, made = (given, False) if given is not None else _own_key(data_dir / _KEY, write)
+    key = _usable_key(data_dir, given)
+    made = key is None
+    if key is None:
+        key = secrets.token_bytes(KEY_BYTES)
+        write(data_dir / _KEY, key)
     sealer = Sealer(key)
-    path = data_dir / _KEY_ID
-    known = path.read_text().strip() if path.exists() else ""
-    if known and known != sealer.key_id:
-        where = "HOWK_SECURITY_ENCRYPTION_KEY" if given is not None else str(data_dir / _KEY)
-        raise Permanent(
-            f"the encryption key of {where} has id {sealer.key_id}, but secrets in {data_dir} were sealed with "
-            f"{known}: start howk with that key"
-        )
-    if not known:
-        write(path, sealer.key_id.encode())
+    if not _known_id(data_dir):
+        write(data_dir / _KEY_ID, sealer.key_id.encode())
     return sealer, made
 
 
-def _own_key(path: Path, write: Write) -> tuple[bytes, bool]:
+def key_problem(data_dir: Path, given: bytes | None) -> str:
+    """Why `open_sealer` would refuse, "" when it would not; makes nothing."""
+    try:
+        _usable_key(data_dir, given)
+    except (Permanent, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _usable_key(data_dir: Path, given: bytes | None) -> bytes | None:
+    """The key that is given or kept, None when one is to be made."""
+    key = given if given is not None else _kept_key(data_dir / _KEY)
+    known = _known_id(data_dir)
+    if key is not None and known and known != (found := Sealer(key).key_id):
+        where = "HOWK_SECURITY_ENCRYPTION_KEY" if given is not None else str(data_dir / _KEY)
+        raise Permanent(
+            f"the encryption key of {where} has id {found}, but secrets in {data_dir} were sealed with "
+            f"{known}: start howk with that key"
+        )
+    return key
+
+
+def _known_id(data_dir: Path) -> str:
+    path = data_dir / _KEY_ID
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _kept_key(path: Path) -> bytes | None:
     if path.exists():
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise Permanent(f"{path} is damaged ({len(key)} bytes, not {KEY_BYTES}): restore it from a backup")
-        return key, False
+        return key
     if (path.parent / _KEY_ID).exists():
         raise Permanent(
             f"{path} is missing, and secrets were sealed with it or with a key of HOWK_SECURITY_ENCRYPTION_KEY: "
             "restore it, or set that key"
         )
-    key = secrets.token_bytes(KEY_BYTES)
-    write(path, key)
-    return key, True
+    return None

@@ -18,14 +18,16 @@ import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
-from howk.ports.telemetry import IN_FLIGHT
+from howk.ports.telemetry import IN_FLIGHT, REBUILD, Metric
 from howk.runtime.door import Trust, listen, trust, url_of
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Lines, Metrics
+from howk.runtime.roles import EVERY, Rebuilding, Role, missing, named
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.health import HealthDoor
 
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
@@ -35,11 +37,18 @@ _KEEP_ALIVE = 75
 _FLUSH_WITHIN = 5.0
 
 
-def run(loaded: Loaded, announce: Callable[[str], None] = lambda _: None) -> int:
-    """Serve until a signal; the exit code. `announce` gets the door's URL once it is open."""
+def run(
+    loaded: Loaded,
+    announce: Callable[[str], None] = lambda _: None,
+    roles: frozenset[Role] = EVERY,
+    rebuilding: Rebuilding | None = None,
+) -> int:
+    """Serve until a signal; the exit code. `announce` gets the door's URL once it is open. The role reconciler, which
+    runs alone, ends by itself once hot state is whole."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     logging = loaded.settings.logging
-    service = _Service(loaded, Lines(form=logging.format, least=logging.level), announce)
+    lines = Lines(form=logging.format, least=logging.level)
+    service = _Service(loaded, lines, announce, roles, rebuilding or Rebuilding())
     code = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -66,15 +75,38 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Watched(Metrics):
+    """Metrics whose rebuild is watched."""
+
+    def __init__(self, progress: Callable[[float], None]) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def gauge(self, metric: Metric, value: float, label: str = "") -> None:
+        """See the port."""
+        super().gauge(metric, value, label)
+        if metric is REBUILD:
+            self._progress(value)
+
+
 class _Service:
     """Start, serve, stop."""
 
-    def __init__(self, loaded: Loaded, reporter: Lines, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        reporter: Lines,
+        announce: Callable[[str], None],
+        roles: frozenset[Role],
+        rebuilding: Rebuilding,
+    ) -> None:
         self._settings: Settings = loaded.settings
         self._inert = loaded.inert
         self._reporter = reporter
         self._announce = announce
-        self._metrics = Metrics()
+        self._roles = roles
+        self._rebuilding = rebuilding
+        self._metrics = _Watched(rebuilding.progress) if "reconciler" in roles else Metrics()
         self._recovered = False
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
@@ -83,10 +115,15 @@ class _Service:
     async def run(self) -> int:
         trusted = trust(self._settings)
         tools = Tools(SystemClock(), SystemRandom(), self._metrics, self._reporter)
-        with contextlib.closing(listen(self._settings.api.host, self._settings.api.port)) as door:
+        with contextlib.closing(self._listen()) as door:
             async with engines(self._settings, trusted, tools) as opened:
                 self._listen_for_signals()
                 return await self._serve(wire(self._settings, trusted, opened, tools), trusted, door)
+
+    def _listen(self) -> socket.socket:
+        if "api" in self._roles:
+            return listen(self._settings.api.host, self._settings.api.port)
+        return listen(self._settings.api.host, self._settings.metrics.port, "HOWK_METRICS_PORT")
 
     def _settle_memory(self) -> None:
         """What is alive now lives as long as the process: the collector need not look at it again, and what comes and
@@ -101,7 +138,9 @@ class _Service:
         self._settle_memory()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
-            self._loops = [group.create_task(house.deliver_stage.run()), group.create_task(self._open(house, group))]
+            if "worker" in self._roles:
+                self._loops.append(group.create_task(house.deliver_stage.run()))
+            self._loops.append(group.create_task(self._open(house, group)))
             self._announce(url_of(door))
             await self._stop.wait()
             code = await self._drain(house, server, serving)
@@ -112,12 +151,22 @@ class _Service:
 
     async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
         """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
-        await insist(house.reconcile.recover, "reconcile", self._metrics, self._reporter)
-        self._loops.append(group.create_task(house.settle_stage.run()))
-        await house.settle_stage.caught_up()
-        house.deliver_stage.open_lanes()
-        self._loops.append(group.create_task(house.schedule.run()))
+        from_beginning = self._rebuilding.from_beginning
+        await insist(
+            lambda: house.reconcile.recover(from_beginning=from_beginning), "reconcile", self._metrics, self._reporter
+        )
+        if "worker" in self._roles:
+            self._loops.append(group.create_task(house.settle_stage.run()))
+            await house.settle_stage.caught_up()
+            house.deliver_stage.open_lanes()
+        if "scheduler" in self._roles:
+            # Without a settle that has caught up it may claim a retry that was made: the worker's gate, which opens
+            # after its settle has caught up, finishes that one unsent.
+            self._loops.append(group.create_task(house.schedule.run()))
         self._recovered = True
+        if "reconciler" in self._roles:
+            self._rebuilding.whole(*await house.engines.state.counts())
+            self._stop.set()
 
     def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
         api = self._settings.api
@@ -137,7 +186,7 @@ class _Service:
         )
         return _Server(
             uvicorn.Config(
-                app,
+                app if "api" in self._roles else HealthDoor(app, named(self._roles)),
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -194,19 +243,24 @@ class _Service:
             raise error
         drained.cancel()
         aborted.cancel()
-        return 1 if self._abort.is_set() else 0
+        unfinished = "reconciler" in self._roles and not self._recovered
+        return 1 if self._abort.is_set() or unfinished else 0
 
     async def _drained(self, house: House, serving: "asyncio.Task[None]") -> None:
         await asyncio.wait({serving})
         await house.deliver_stage.drained()
-        if self._recovered:
+        if self._recovered and "worker" in self._roles:
             await house.settle_stage.caught_up()
             house.settle_stage.close()
             await house.settle_stage.drained()
 
     def _say_start(self, url: str, trusted: Trust) -> None:
-        self._reporter.say("started", f"howk listens on {url}", data_dir=str(self._settings.data_dir))
-        if trusted.trial:
+        what = named(self._roles)
+        self._reporter.say("started", f"{what} listens on {url}", data_dir=str(self._settings.data_dir))
+        lacking = missing(self._roles)
+        if lacking and "reconciler" not in self._roles:
+            self._reporter.warn("partly_running", lacking)
+        if trusted.trial and "reconciler" not in self._roles:
             self._reporter.say(
                 "trial_mode",
                 "trial mode: no key is needed on this machine, and receivers on this machine (loopback) are allowed; "

@@ -81,9 +81,9 @@ class GRPC:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Health and metrics of a process that has no HTTP door."""
+    """Health and metrics of a process that has no HTTP door, on `api.host`."""
 
-    port: int = planned(PORT, "8083", "Port to listen on.")
+    port: int = active(PORT, "8083", "Port to listen on; 0 takes a free one.")
 
 
 @dataclass(frozen=True, slots=True)

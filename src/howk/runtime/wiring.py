@@ -8,9 +8,11 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from howk._version import __version__
+from howk.adapters.embedded import inspection
 from howk.adapters.embedded.directory import Directory, write_durably
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.adapters.embedded.state import EmbeddedState, Keep
@@ -109,7 +111,8 @@ class House:
 async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenerator[Engines]:
     """Open the engines the settings ask for, and close them in reverse. Raises `Permanent` for what can't keep an
     invariant."""
-    _refuse(settings)
+    if problems := refusals(settings):
+        raise Permanent("\n".join(problems))
     ttl = settings.ttl
     async with contextlib.AsyncExitStack() as stack:
         directory = Directory.open(settings.data_dir)
@@ -187,7 +190,13 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     )
 
 
-def _refuse(settings: Settings) -> None:
+def examine(data_dir: Path) -> inspection.Found:
+    """What stands in a data directory, as the engine would judge it; changes nothing."""
+    return inspection.examine(data_dir.absolute())
+
+
+def refusals(settings: Settings) -> list[str]:
+    """Why these settings can't keep an invariant, a sentence for each."""
     problems = unbuilt_engines(settings)
     largest = settings.api.max_payload_size * 4 // 3 + 4 * settings.delivery.response_capture + _ROOM_BESIDE_PAYLOAD
     if largest > EmbeddedLog.capabilities.max_record:
@@ -197,8 +206,7 @@ def _refuse(settings: Settings) -> None:
         )
     if settings.api.tls.cert or settings.api.tls.key:
         problems.append("api.tls is set, but this version does not serve TLS: put a proxy in front of it and unset it")
-    if problems:
-        raise Permanent("\n".join(problems))
+    return problems
 
 
 def _sender_options(settings: Settings, trust: Trust) -> SenderOptions:

@@ -81,6 +81,26 @@ class Directory:
         write_durably(self.path / "run.json", encode(run))
 
 
+def holder(path: Path) -> str:
+    """The process id of who has the directory, "" when nobody does; waits for nothing and changes nothing."""
+    try:
+        handle = os.open(path / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+    finally:
+        os.close(handle)
+    return ""
+
+
+def last_run(path: Path) -> Run | None:
+    """Which run was last on the directory. Raises `Permanent` when its note can't be read."""
+    return _read(path / "run.json")
+
+
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file so that after a crash it holds either the old bytes or all of the new ones."""
     fresh = path.with_name(path.name + ".new")

@@ -10,7 +10,7 @@ from zlib import crc32
 from msgspec.json import decode, encode
 
 from howk.adapters.embedded.db import connect, execute_rows, transaction
-from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.directory import Directory, Run
 from howk.adapters.embedded.rows import Row
 from howk.domain.errors import Permanent
 from howk.domain.offsets import Finished
@@ -66,26 +66,39 @@ def open_writer(path: Path, directory: Directory) -> sqlite3.Connection:
 
 
 def _refuse_loss(path: Path, directory: Directory) -> None:
-    previous = directory.previous
+    if sentence := loss(path, directory.previous):
+        raise Permanent(sentence)
+
+
+def loss(path: Path, previous: Run | None) -> str:
+    """Why the files can't be all that the last run left, "" when they can."""
     if previous is None:
-        return
+        return ""
     needed = [path] if previous.clean else [path, path.with_name(path.name + "-wal")]
     missing = [file.name for file in needed if not file.exists() or (file == path and not file.stat().st_size)]
-    if missing:
-        raise Permanent(
-            f"{' and '.join(missing)} is missing from {directory.path} or empty, and the last run left it there: "
-            "webhooks that were acknowledged may be in it. Restore it from a backup; to give them up and begin anew, "
-            "choose an empty directory with HOWK_DATA_DIR"
-        )
+    if not missing:
+        return ""
+    return (
+        f"{' and '.join(missing)} is missing from {path.parent} or empty, and the last run left it there: "
+        "webhooks that were acknowledged may be in it. Restore it from a backup; to give them up and begin anew, "
+        "choose an empty directory with HOWK_DATA_DIR"
+    )
+
+
+def too_new(connection: sqlite3.Connection, path: Path) -> str:
+    """Why this version must not touch the file, "" when it may."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found <= FORMAT:
+        return ""
+    return (
+        f"{path} was written by a newer howk (format {found}, this one knows {FORMAT}): run that version; nothing "
+        "was changed"
+    )
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found > FORMAT:
-        raise Permanent(
-            f"{path} was written by a newer howk (format {found}, this one knows {FORMAT}): run that version; nothing "
-            "was changed"
-        )
+    if sentence := too_new(connection, path):
+        raise Permanent(sentence)
     with transaction(connection):
         for stream in STREAMS:
             connection.execute(

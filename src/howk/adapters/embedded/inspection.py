@@ -1,0 +1,68 @@
+"""A look at a data directory as the engine would judge it at its start: who holds it, how the last run ended, and
+whether the log would be refused. It changes nothing.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from howk.adapters.embedded import schema
+from howk.adapters.embedded.directory import holder, last_run
+from howk.domain.errors import Permanent
+
+
+class Found(NamedTuple):
+    """`holder` is the process that has the directory, "" for none; `refusal` why a start would be refused, "" when it
+    would not; `note` how the last run ended; `sqlite` the version of the library."""
+
+    holder: str
+    refusal: str
+    note: str
+    sqlite: str
+
+
+def examine(path: Path) -> Found:
+    """Look at an absolute path that may not exist. Raises `OSError` for what this user may not read."""
+    version = sqlite3.sqlite_version
+    if held := holder(path):
+        return Found(held, "", "it is in use, and was judged when that process started", version)
+    try:
+        previous = last_run(path)
+        refusal = schema.loss(path / "log.db", previous) or _judge(path / "log.db")
+    except Permanent as error:
+        return Found("", str(error), "", version)
+    if previous is None:
+        note = (
+            "it does not say how its last run ended" if (path / "log.db").exists() else "nothing was written to it yet"
+        )
+        return Found("", refusal, note, version)
+    if previous.clean:
+        return Found("", refusal, "the last run closed it whole", version)
+    return Found(
+        "", refusal, f"the last run (process {previous.pid}) was cut off: the next start goes on from the log", version
+    )
+
+
+def _judge(path: Path) -> str:
+    """Why the log would be refused when it is opened, "" when it would not."""
+    if not path.exists() or not path.stat().st_size:
+        return ""
+    try:
+        with closing(_look_into(path)) as connection:
+            if sentence := schema.too_new(connection, path):
+                return sentence
+            known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            streams = [stream for stream in schema.STREAMS if schema.name(stream) in known]
+            if "progress" in known:
+                schema.load_progress(connection, {stream: schema.end(connection, stream) for stream in streams})
+    except sqlite3.DatabaseError as error:
+        return f"{path} can't be read ({error}): restore the data directory from a backup, or start with another one"
+    return ""
+
+
+def _look_into(path: Path) -> sqlite3.Connection:
+    """Read only. A write-ahead log that is not there must not come to be: its absence may be what is wrong."""
+    log = path.with_name(path.name + "-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)
