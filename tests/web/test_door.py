@@ -13,6 +13,7 @@ from howk.domain.records import PENDING
 from howk.testing.receiver import Receiver
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.refusals import Refusals
 
 ENQUEUE = "/webhooks/app/enqueue"
 BATCH = "/webhooks/app/enqueue/batch"
@@ -25,7 +26,14 @@ def _app(corridor: Corridor, guard: Guard, reason: str = "") -> App:
     limits = Limits(request=4_096, batch=16_384, items=5)
     house = corridor.house
     return App(
-        house.ingest, corridor.engines.state, guard, limits, corridor.metrics, corridor.metrics.expose, readiness
+        house.ingest,
+        corridor.engines.state,
+        guard,
+        limits,
+        corridor.metrics,
+        corridor.metrics.expose,
+        readiness,
+        Refusals(corridor.notes),
     )
 
 

@@ -18,14 +18,16 @@ import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
-from howk.ports.telemetry import IN_FLIGHT
 from howk.runtime.door import Trust, listen, trust, url_of
+from howk.runtime.lines import Lines
 from howk.runtime.loading import Loaded
-from howk.runtime.observability import Lines, Metrics
+from howk.runtime.observability import Metrics
+from howk.runtime.readings import Readings
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.refusals import Refusals
 
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
@@ -39,7 +41,8 @@ def run(loaded: Loaded, announce: Callable[[str], None] = lambda _: None) -> int
     """Serve until a signal; the exit code. `announce` gets the door's URL once it is open."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     logging = loaded.settings.logging
-    service = _Service(loaded, Lines(form=logging.format, least=logging.level), announce)
+    lines = Lines(form=logging.format, least=logging.level)
+    service = _Service(loaded, lines, announce)
     code = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -47,6 +50,8 @@ def run(loaded: Loaded, announce: Callable[[str], None] = lambda _: None) -> int
     except* HowkError as group:
         for error in _leaves(group):
             print(f"howk: {error}", file=sys.stderr)  # noqa: T201 - why the start was refused or the run ended
+    finally:
+        lines.close()
     return code
 
 
@@ -121,9 +126,10 @@ class _Service:
 
     def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
         api = self._settings.api
+        readings = Readings(house, self._metrics, self._reporter)
 
         def expose() -> bytes:
-            self._metrics.gauge(IN_FLIGHT, house.engines.sender.in_flight())
+            readings.read()
             return self._metrics.expose()
 
         app = App(
@@ -134,6 +140,7 @@ class _Service:
             self._metrics,
             expose,
             lambda: self._unready(house),
+            Refusals(self._reporter),
         )
         return _Server(
             uvicorn.Config(

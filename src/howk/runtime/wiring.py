@@ -153,7 +153,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact)
-    delivering = Deliver(state, sender, sealer, clock, meter, sending)
+    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending)
     settling = Settle(state, backoff, meter, ticker.wake_by)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
     return House(
