@@ -339,16 +339,20 @@ def _attempt_of(result: Result, job: _Job | None, answer: Answer | None) -> Atte
         result.status_code,
         result.reason,
         result.error,
-        round(timings.total * 1000, 2),
-        round(timings.dns * 1000, 2),
-        round(timings.connect * 1000, 2),
-        round(timings.tls * 1000, 2),
-        round(timings.first_byte * 1000, 2),
+        _milliseconds(timings.total),
+        _milliseconds(timings.dns),
+        _milliseconds(timings.connect),
+        _milliseconds(timings.tls),
+        _milliseconds(timings.first_byte),
         len(job.body) if job else 0,
         answer.size if answer else 0,
         delivery.event_id if delivery else "",
         result.source,
     )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2) if seconds else 0
 
 
 def _ask(job: _Job) -> Ask:

@@ -41,8 +41,8 @@ class Room(Protocol):
     before it has emitted anything; `Transient` from any call means that the stage calls again.
 
     A bug may raise anything else at any point. The stage then gives the entries that were not emitted again, each
-    alone, and one that still raises to `refuse`. A room that had begun with an entry, so that it will emit for it later,
-    knows that itself: it neither begins again nor emits in either call.
+    alone, and one that still raises to `refuse`. A room that had begun with an entry, so that it will emit for it
+    later, knows that itself: it neither begins again nor emits in either call.
     """
 
     async def take(self, batch: Sequence[Entry], emit: Emit) -> None: ...

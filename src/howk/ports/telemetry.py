@@ -101,18 +101,20 @@ Event = Literal[
 ]
 
 ATTEMPT_LEVELS: Mapping[str, Level] = {
-    "delivered": "info",
+    "delivered": "debug",
     "failed": "warning",
     "rejected": "warning",
     "undecodable": "warning",
 }
-"""The level of the line of an attempt, by its outcome."""
+"""The level of the line of an attempt, by its outcome. What went well is `debug`: at full load its lines cost more than
+the 3 µs a delivery that they may."""
 
 
 class Attempt(Struct, frozen=True, omit_defaults=True):
     """The one line of an attempt: every id and figure, and nothing of a payload, a header or a query.
 
-    `at` is when its outcome was known, in Unix milliseconds; what did not happen (a phase, an error) is left out.
+    `at` is when its outcome was known, in Unix milliseconds; what did not happen (a phase, an error) is left out, for
+    which it has to be the very default: an int 0.
     """
 
     webhook_id: str
@@ -128,11 +130,11 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     status_code: int = 0
     reason: str = ""
     error: str = ""
-    duration_ms: float = 0.0
-    dns_ms: float = 0.0
-    connect_ms: float = 0.0
-    tls_ms: float = 0.0
-    first_byte_ms: float = 0.0
+    duration_ms: float = 0
+    dns_ms: float = 0
+    connect_ms: float = 0
+    tls_ms: float = 0
+    first_byte_ms: float = 0
     payload_bytes: int = 0
     answer_bytes: int = 0
     event_id: str = ""

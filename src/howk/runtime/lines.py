@@ -99,10 +99,14 @@ class Lines:
         self._afterwards()
 
     def _say_dropped(self) -> None:
-        lost = self._outlet.dropped - self._said
+        dropped = self._outlet.dropped
+        lost = dropped - self._said
         if lost and self.wants("warning"):
-            self._said += lost
-            self.warn("lines_dropped", "log lines were dropped because nobody read them in time", count=lost)
+            make = _json if self._as_json else _human
+            words = "log lines were dropped because nobody read them in time"
+            self._outlet.put(make(_stamp(), "warning", "lines_dropped", words, {"count": lost}))
+            if self._outlet.dropped == dropped:
+                self._said = dropped
 
 
 def _stamp() -> str:
