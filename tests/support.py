@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from howk.domain.delivery import Status
 from howk.flow.ingest import Enqueue
-from howk.ports.telemetry import Event
+from howk.ports.telemetry import Attempt, Event, Level
 from howk.runtime.declaring import build
 from howk.runtime.door import Trust
 from howk.runtime.observability import Metrics
@@ -29,11 +29,21 @@ class Notes:
 
     def __init__(self) -> None:
         self.lines: list[tuple[Event, str]] = []
+        self.tried: list[Attempt] = []
+
+    def wants(self, level: Level) -> bool:
+        return level != "debug"
+
+    def attempts(self, attempts: Sequence[Attempt]) -> None:
+        self.tried += attempts
 
     def say(self, event: Event, message: str, **fields: str | int | float) -> None:
         self.lines.append((event, message))
 
     def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self.lines.append((event, message))
+
+    def fail(self, event: Event, message: str, **fields: str | int | float) -> None:
         self.lines.append((event, message))
 
 

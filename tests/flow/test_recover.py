@@ -213,6 +213,9 @@ class _Echo:
         for entry in batch:
             emit(Emission(entry, [Record(RESULTS, entry.key, entry.value)]))
 
+    async def refuse(self, entry: Entry, error: str, emit: Emit) -> None:
+        emit(Emission(entry, []))
+
     async def settled(self, emissions: Sequence[Emission]) -> None:
         self.durable.extend(emission.entry.offset for emission in emissions)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint, rejoin
+from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint, public_form, rejoin
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,30 @@ def test_what_may_be_given_cannot_break_out_of_its_line(name: str, value: str) -
     if not header_problem(name, value):
         line = f"{name}: {value}".encode()
         assert not any(byte < 0x20 and byte != 9 for byte in line)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h/a/@b", "http://h/a/@b"),
+        ("http://me:pass@h:8/a?b=c#d", "http://h:8/a"),
+        ("http://a@b:c@h/", "http://h/"),
+        ("me:pass@h/x", "h/x"),
+        ("nowhere", "nowhere"),
+    ],
+)
+def test_the_public_form_of_anything_has_neither_userinfo_nor_query(url: str, shown: str) -> None:
+    assert public_form(url) == shown
+
+
+@given(
+    before=st.sampled_from(["http://", "https://", "", "://"]),
+    host=st.text("abc.:[]1", max_size=9),
+    path=st.text("/ab@%", max_size=9),
+)
+def test_nothing_between_the_scheme_and_the_at_or_after_the_question_mark_is_shown(
+    before: str, host: str, path: str
+) -> None:
+    shown = public_form(f"{before}user:S3CR3T@{host}/{path}?S3CR3T#S3CR3T")
+    assert "S3CR3T" not in shown
+    assert shown == public_form(shown)

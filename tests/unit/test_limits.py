@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from howk.domain.limits import Shares
+from howk.domain.limits import Allowance, Shares
 
 turns = st.lists(
     st.tuples(st.integers(1, 30), st.booleans(), st.booleans(), st.booleans()).map(lambda t: (t[0], t[1:])), max_size=40
@@ -61,3 +61,23 @@ def test_when_nobody_asks_nothing_is_dealt() -> None:
 def test_every_lane_has_to_say_whether_it_asks() -> None:
     with pytest.raises(ValueError, match="zip"):
         Shares([4, 1]).deal(9, [True])
+
+
+@given(rate=st.integers(1, 5), gaps=st.lists(st.integers(0, 400), max_size=80))
+def test_an_allowance_lets_so_many_a_second_pass_and_accounts_for_all_others(rate: int, gaps: list[int]) -> None:
+    allowance, now = Allowance(rate), 5_000_000
+    passed: list[int] = []
+    told = left_out = 0
+    for gap in gaps:
+        now += gap
+        answer = allowance.take(now)
+        if answer is None:
+            left_out += 1
+        else:
+            passed.append(now // 1000)
+            told += answer
+    assert all(passed.count(second) <= rate for second in passed)
+    assert told <= left_out
+    last = allowance.take(now + 1000)
+    assert last is not None
+    assert told + last == left_out

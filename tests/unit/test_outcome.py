@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from howk.domain.outcome import Outcome, capture, judge_answer, retry_after
+from howk.domain.outcome import Outcome, capture, judge_answer, next_state, retry_after
 
 NOW = 1_750_000_000_000
 REDACT = frozenset({"set-cookie", "authorization"})
@@ -17,6 +17,14 @@ REDACT = frozenset({"set-cookie", "authorization"})
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 226, 299])
 def test_any_2xx_is_delivered(status: int) -> None:
     assert judge_answer(status, "", "") == Outcome("delivered")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "state"),
+    [("delivered", 5, "delivered"), ("failed", 4, "failed"), ("failed", 5, "dead"), ("rejected", 1, "dead")],
+)
+def test_what_an_attempt_makes_of_its_delivery_is_known_at_once(outcome: str, attempt: int, state: str) -> None:
+    assert next_state(outcome, attempt, 5) == state
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 599])

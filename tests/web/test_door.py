@@ -14,6 +14,7 @@ from howk.domain.records import PENDING
 from howk.testing.receiver import Receiver
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.refusals import Refusals
 
 ENQUEUE = "/webhooks/app/enqueue"
 BATCH = "/webhooks/app/enqueue/batch"
@@ -26,7 +27,14 @@ def _app(corridor: Corridor, guard: Guard, reason: str = "") -> App:
     limits = Limits(request=4_096, batch=16_384, items=5)
     house = corridor.house
     return App(
-        house.ingest, corridor.engines.state, guard, limits, corridor.metrics, corridor.metrics.expose, readiness
+        house.ingest,
+        corridor.engines.state,
+        guard,
+        limits,
+        corridor.metrics,
+        corridor.metrics.expose,
+        readiness,
+        Refusals(corridor.notes),
     )
 
 
@@ -392,3 +400,43 @@ async def test_a_log_that_cannot_write_gets_503_with_when_to_come_back(
     answer = await door.post(ENQUEUE, json={"endpoint": "http://127.0.0.1:9/", "payload": 1})
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_bug_is_answered_as_a_problem_without_its_insides_and_the_door_goes_on(corridor: Corridor) -> None:
+    def broken() -> bytes:
+        raise LookupError("s3cr3t")
+
+    async def readiness() -> str:
+        return ""
+
+    house, guard = corridor.house, Guard((), loopback_only=True)
+    limits = Limits(request=4_096, batch=16_384, items=5)
+    refusals = Refusals(corridor.notes)
+    app = App(house.ingest, corridor.engines.state, guard, limits, corridor.metrics, broken, readiness, refusals)
+    async with _client(app) as door:
+        answer = await door.get("/metrics")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (await door.get("/health")).status_code == 200
+    told = [message for event, message in corridor.notes.lines if event == "internal"]
+    assert len(told) == 1
+    assert "LookupError" in told[0]
+    assert " in broken" in told[0]
+    for text in (answer.text, told[0]):
+        assert "s3cr3t" not in text
+    assert "Traceback" not in answer.text
+    assert "app.py" not in answer.text
+    assert 'howk_http_requests_total{route="failed",status="500"} 1.0' in corridor.metrics.expose().decode()
+
+
+async def test_refusals_are_told_a_few_a_second_and_hold_nothing_of_the_request(
+    corridor: Corridor, door: httpx.AsyncClient
+) -> None:
+    for _ in range(100):
+        await door.post("/webhooks/canary/enqueue?canary=1", content=b'{"canary":1}', headers={"x-own": "canary"})
+    told = [message for event, message in corridor.notes.lines if event == "refused"]
+    # The calls may be spread over a few seconds of the clock.
+    assert 10 <= len(told) <= 60
+    assert not any("canary" in message for message in told)
+    text = corridor.metrics.expose().decode()
+    assert 'howk_http_requests_total{route="refused",status="422"} 100.0' in text

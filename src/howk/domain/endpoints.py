@@ -17,6 +17,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\s\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_MAY_HIDE = re.compile(r"[@?#]")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NOT_IN_TARGET = re.compile(r"[^!$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
 _NOT_IN_USERINFO = re.compile(r"[^!$%&'()*+,\-.0-9:;=A-Z_a-z~]")
@@ -82,6 +83,18 @@ def rejoin(public: str, userinfo: str, query: str) -> str:
         scheme, _, rest = public.partition("://")
         public = f"{scheme}://{userinfo}@{rest}"
     return f"{public}?{query}" if query else public
+
+
+def public_form(url: str) -> str:
+    """Any text that stands for a URL, without what could be a userinfo, query or fragment in it."""
+    if not _MAY_HIDE.search(url):
+        return url
+    url = url.partition("#")[0].partition("?")[0]
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _escaped(match: re.Match[str]) -> str:

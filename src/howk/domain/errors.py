@@ -5,6 +5,7 @@ asked, `Permanent` stops the part it names until an operator acts, anything else
 """
 
 from collections.abc import Sequence
+from traceback import walk_tb
 from typing import NamedTuple
 
 
@@ -54,3 +55,16 @@ class NewerRecord(Permanent):
 
 class Undecodable(HowkError):
     """A record's bytes are not what any known version wrote."""
+
+
+_MOST_FRAMES = 12
+
+
+def whereabouts(error: BaseException) -> str:
+    """The type of an unforeseen error and where it was raised, innermost call first. Its message is left out: it may
+    quote the record or a secret that was just opened, and this goes into log lines and dead letters."""
+    frames = [
+        f"{frame.f_code.co_filename.rpartition('/')[2]}:{line} in {frame.f_code.co_name}"
+        for frame, line in walk_tb(error.__traceback__)
+    ]
+    return " < ".join([type(error).__name__, *frames[: -_MOST_FRAMES - 1 : -1]])

@@ -32,3 +32,26 @@ class Shares:
             self._credit[lane] -= total
             places[lane] += 1
         return places
+
+
+class Allowance:
+    """So many a second, and a count of those that came on top."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._taken = 0
+        self._left_out = 0
+
+    def take(self, now: int) -> int | None:
+        """None for one too many at this time in milliseconds; else how many were left out since the last that was
+        not."""
+        second = now // 1000
+        if second != self._second:
+            self._second, self._taken = second, 0
+        if self._taken >= self._per_second:
+            self._left_out += 1
+            return None
+        self._taken += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out

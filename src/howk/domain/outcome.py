@@ -45,6 +45,13 @@ def judge_answer(status: int, failure: str, error: str, on_status: Container[int
     return Outcome("rejected", _REASONS.get(status, "unrecoverable"), f"HTTP {status}")
 
 
+def next_state(outcome: str, attempt: int, max_attempts: int) -> Literal["delivered", "failed", "dead"]:
+    """What a current attempt makes of its delivery: `failed` means that a retry will come."""
+    if outcome == "delivered":
+        return "delivered"
+    return "failed" if outcome == "failed" and attempt < max_attempts else "dead"
+
+
 def retry_after(status: int, headers: Sequence[tuple[bytes, bytes]], now: int) -> int:
     """Milliseconds that a 429 or 503 asks to wait (RFC 9110, 10.2.3: seconds or a date), 0 when it does not."""
     if status not in _HONOURS_RETRY_AFTER:

@@ -12,20 +12,29 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec.structs import replace
 
-from howk.domain.endpoints import Endpoint, parse_endpoint, rejoin
+from howk.domain.endpoints import Endpoint, parse_endpoint, public_form, rejoin
 from howk.domain.errors import Undecodable
-from howk.domain.outcome import capture, judge_answer, retry_after
+from howk.domain.outcome import capture, judge_answer, next_state, retry_after
 from howk.domain.records import VERSION, Delivery, Result, Target, reader
 from howk.domain.sealing import Sealer, Secrets
 from howk.domain.settlement import undecodable
 from howk.domain.signing import signed_head, signing_keys
 from howk.flow import journal
-from howk.flow.stage import Emission, Emit
+from howk.flow.stage import Emission, Emit, attempted
 from howk.ports.clock import Clock
 from howk.ports.log import Entry, Record
-from howk.ports.sender import Answer, Call, Origin, Sender
+from howk.ports.sender import Answer, Call, Origin, Sender, Timings
 from howk.ports.state import Ask, HotState
-from howk.ports.telemetry import ATTEMPTS, DURATION, ERRORS, STALE, Meter
+from howk.ports.telemetry import (
+    ATTEMPT_LEVELS,
+    ATTEMPTS,
+    DURATION,
+    ERRORS,
+    STALE,
+    Attempt,
+    Meter,
+    Reporter,
+)
 
 GROUP = "deliver"
 
@@ -61,14 +70,33 @@ class _Batch:
             self.emit(Emission(self.entry, self.records))
 
 
+_Key = tuple[str, int, int]
+"""(id, series, gen) of a delivery."""
+
+
+class _Begun(NamedTuple):
+    """An entry of a batch that a bug broke off, with some of its calls sent already."""
+
+    batch: _Batch
+    keys: set[_Key]
+
+
+class _Ended(NamedTuple):
+    """An outcome, kept until its line is written."""
+
+    result: Result
+    job: "_Job | None"
+    answer: Answer | None
+
+
 class _Job(NamedTuple):
-    """One target of an entry; `key` is (id, series, gen)."""
+    """One target of an entry."""
 
     batch: _Batch
     delivery: Delivery
     target: Target
     body: bytes
-    key: tuple[str, int, int]
+    key: _Key
 
 
 class Deliver:
@@ -81,6 +109,7 @@ class Deliver:
         sealer: Sealer,
         clock: Clock,
         meter: Meter,
+        reporter: Reporter,
         options: DeliverOptions,
     ) -> None:
         self._state = state
@@ -88,8 +117,12 @@ class Deliver:
         self._sealer = sealer
         self._clock = clock
         self._meter = meter
+        self._reporter = reporter
         self._options = options
-        self._flying: set[tuple[str, int, int]] = set()
+        self._said = frozenset(outcome for outcome, level in ATTEMPT_LEVELS.items() if reporter.wants(level))
+        self._flying: set[_Key] = set()
+        self._begun: dict[str, _Begun] = {}
+        self._ended: list[_Ended] = []
         self._outcomes: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._durations: list[float] = []
@@ -97,31 +130,63 @@ class Deliver:
 
     async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
         jobs, unreadable = _jobs(batch, emit)
+        if self._begun:
+            jobs = self._not_begun(jobs)
         fresh = [job for job in jobs if job.key not in self._flying]
         passed = await self._state.gate([_ask(job) for job in fresh])
-        self._emit_unreadable(unreadable, emit)
         going = {id(job) for job, current in zip(fresh, passed, strict=True) if current}
         calls: list[Call] = []
+        unsent: list[tuple[_Job, Result | None]] = []
+        leaving: set[_Key] = set()
         stale = 0
         now = self._clock.now()
         for job in jobs:
-            # A twin in this very batch is in `_flying` by now.
-            if id(job) not in going or job.key in self._flying:
+            # A twin may be in this very batch.
+            if id(job) not in going or job.key in self._flying or job.key in leaving:
                 stale += 1
-                job.batch.done(None)
+                unsent.append((job, None))
                 continue
             call = self._call(job, now)
             if isinstance(call, Call):
-                self._flying.add(job.key)
+                leaving.add(job.key)
                 calls.append(call)
             else:
-                job.batch.done(journal.outcome(call, job.delivery.ordering_key))
-        self._sender.send(calls, self._answered)
+                unsent.append((job, call))
+        # Up to here a bug has sent nothing and emitted nothing.
+        self._send(calls, leaving)
+        self._emit_unreadable(unreadable, emit)
+        for job, result in unsent:
+            self._done(job, result)
+        if self._begun:
+            for entry in batch:
+                self._begun.pop(entry.source, None)
         if stale:
             self._meter.count(STALE, stale)
 
+    async def refuse(self, entry: Entry, error: str, emit: Emit) -> None:
+        """End every delivery of the record that has not been sent."""
+        begun = self._begun.pop(entry.source, None)
+        raw = undecodable(entry.source, entry.key, entry.value, self._clock.now(), error)
+        delivery = attempted(lambda: _read(entry.value))
+        if delivery is None or not delivery.targets:
+            self._note(raw)
+            emit(Emission(entry, [journal.outcome(raw)]))
+            return
+        batch = begun.batch if begun else _Batch(entry, emit, len(delivery.targets))
+        for target in delivery.targets:
+            if begun and (target.id, delivery.series, delivery.gen) in begun.keys:
+                continue
+            result = _undecodable_one(raw, delivery, target)
+            self._note(result)
+            batch.done(journal.outcome(result, delivery.ordering_key))
+            # One copy of the record is enough.
+            raw = replace(raw, raw_base64="")
+
     async def settled(self, emissions: Sequence[Emission]) -> None:
         """The outcomes are settle's now; what was counted since the last time is measured at once."""
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self._reporter.attempts([_attempt_of(*each) for each in ended])
         for outcome, count in self._outcomes.items():
             self._meter.count(ATTEMPTS, count, outcome)
         for failure, count in self._failures.items():
@@ -134,7 +199,52 @@ class Deliver:
     def _emit_unreadable(self, unreadable: Sequence[tuple[Entry, str]], emit: Emit) -> None:
         for entry, error in unreadable:
             result = undecodable(entry.source, entry.key, entry.value, self._clock.now(), error)
+            self._note(result)
             emit(Emission(entry, [journal.outcome(result)]))
+
+    def _not_begun(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Without those that were sent before a bug broke their batch off; their siblings join the entry as it was."""
+        left: list[_Job] = []
+        for job in jobs:
+            begun = self._begun.get(job.batch.entry.source)
+            if begun is None:
+                left.append(job)
+            elif job.key not in begun.keys:
+                left.append(job._replace(batch=begun.batch))
+        return left
+
+    def _send(self, calls: Sequence[Call], keys: set[_Key]) -> None:
+        before = self._sender.in_flight()
+        self._flying |= keys
+        whole = False
+        try:
+            self._sender.send(calls, self._answered)
+            whole = True
+        finally:
+            if not whole:
+                self._remember(calls, self._sender.in_flight() - before)
+
+    def _remember(self, calls: Sequence[Call], begun: int) -> None:
+        for position, call in enumerate(calls):
+            job = cast(_Job, call.context)
+            if position < begun:
+                batch = job.batch
+                self._begun.setdefault(batch.entry.source, _Begun(batch, set())).keys.add(job.key)
+            else:
+                self._flying.discard(job.key)
+
+    def _done(self, job: _Job, result: Result | None) -> None:
+        """An entry's target that was not sent: stale, or refused with a result."""
+        if result is None:
+            job.batch.done(None)
+            return
+        self._note(result, job)
+        job.batch.done(journal.outcome(result, job.delivery.ordering_key))
+
+    def _note(self, result: Result, job: _Job | None = None, answer: Answer | None = None) -> None:
+        self._outcomes[result.outcome] += 1
+        if result.outcome in self._said:
+            self._ended.append(_Ended(result, job, answer))
 
     def _call(self, job: _Job, now: int) -> Call | Result:
         delivery, target = job.delivery, job.target
@@ -174,11 +284,11 @@ class Deliver:
         retry = job.delivery.retry
         on_status = retry.on_status if retry else ()
         outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error, on_status)
-        self._outcomes[outcome] += 1
         self._durations.append(answer.timings.total)
         if answer.failure:
             self._failures[answer.failure] += 1
         result = _result(job, now, outcome, answer, reason, error, self._options)
+        self._note(result, job, answer)
         job.batch.done(journal.outcome(result, job.delivery.ordering_key))
 
 
@@ -200,6 +310,53 @@ def _jobs(batch: Sequence[Entry], emit: Emit) -> tuple[list[_Job], list[tuple[En
         for target in delivery.targets:
             jobs.append(_Job(held, delivery, target, body, (target.id, delivery.series, delivery.gen)))
     return jobs, unreadable
+
+
+def _undecodable_one(raw: Result, delivery: Delivery, target: Target) -> Result:
+    return replace(
+        raw,
+        id=target.id,
+        scope=delivery.scope,
+        series=delivery.series,
+        gen=delivery.gen,
+        attempt=delivery.attempt,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+    )
+
+
+def _attempt_of(result: Result, job: _Job | None, answer: Answer | None) -> Attempt:
+    """What the line of an attempt says."""
+    timings = answer.timings if answer else Timings()
+    delivery = job.delivery if job else None
+    return Attempt(
+        result.id,
+        result.scope,
+        result.attempt,
+        result.max_attempts,
+        result.series,
+        result.gen,
+        result.outcome,
+        next_state(result.outcome, result.attempt, result.max_attempts),
+        result.at,
+        public_form(job.target.endpoint) if job else "",
+        result.status_code,
+        result.reason,
+        result.error,
+        _milliseconds(timings.total),
+        _milliseconds(timings.dns),
+        _milliseconds(timings.connect),
+        _milliseconds(timings.tls),
+        _milliseconds(timings.first_byte),
+        len(job.body) if job else 0,
+        answer.size if answer else 0,
+        delivery.event_id if delivery else "",
+        result.source,
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2) if seconds else 0
 
 
 def _ask(job: _Job) -> Ask:

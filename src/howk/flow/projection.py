@@ -23,6 +23,13 @@ class Judged(NamedTuple):
 async def judge(batch: Sequence[Entry], state: HotState, policy: RetryPolicy) -> list[Judged]:
     """Settle's decisions on a batch of `results`, in order. Raises `NewerRecord` before it has asked anything."""
     results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
+    return await judge_results(batch, results, state, policy)
+
+
+async def judge_results(
+    batch: Sequence[Entry], results: Sequence[Result], state: HotState, policy: RetryPolicy
+) -> list[Judged]:
+    """The same for results that were read: one for each entry."""
     ids = list({result.id for result in results})
     found = await state.standing(ids)
     standings = {id_: standing for id_, standing in zip(ids, found, strict=True) if standing is not None}

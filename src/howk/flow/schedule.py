@@ -9,7 +9,7 @@ from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock
 from howk.ports.state import HotState
-from howk.ports.telemetry import RETRY_DEPTH, Meter
+from howk.ports.telemetry import RETRY_DEPTH, SLOW_LANE, Meter
 
 _read = reader(Delivery)
 _REPEAT_AT_ONCE = 0.0
@@ -44,6 +44,7 @@ class Schedule:
         self._meter.gauge(RETRY_DEPTH, waiting)
         if due and self._clock.monotonic() < until:
             await self._journal.append([journal.slow(_read(claim.record), claim.record) for claim in due])
+            self._meter.count(SLOW_LANE, len(due))
             await self._state.release(due)
         if len(due) >= self._batch:
             return _REPEAT_AT_ONCE

@@ -10,8 +10,9 @@ from typing import cast
 
 from howk.domain.delivery import Moved, Standing
 from howk.domain.retry import RetryPolicy
+from howk.domain.settlement import undecodable
 from howk.flow import journal
-from howk.flow.projection import Judged, effect_of, judge, watermark_of
+from howk.flow.projection import Judged, effect_of, judge, judge_results, watermark_of
 from howk.flow.stage import Emission, Emit
 from howk.ports.log import Entry, Record
 from howk.ports.state import Effect, HotState
@@ -32,9 +33,20 @@ class Settle:
         self._on_due = on_due
 
     async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
-        judged = await judge(batch, self._state, self._policy)
-        for entry, _, moved, before in judged:
-            emit(Emission(entry, records_of(moved, before), moved and effect_of(moved)))
+        self._end(await judge(batch, self._state, self._policy), emit)
+
+    async def refuse(self, entry: Entry, error: str, emit: Emit) -> None:
+        """A dead letter for the delivery that the key names."""
+        result = undecodable(entry.source, entry.key, entry.value, entry.at, error)
+        self._end(await judge_results((entry,), (result,), self._state, self._policy), emit)
+
+    def _end(self, judged: Sequence[Judged], emit: Emit) -> None:
+        # All of them before the first is emitted: what raises here leaves none half done.
+        emissions = [
+            Emission(entry, records_of(moved, before), moved and effect_of(moved)) for entry, _, moved, before in judged
+        ]
+        for emission in emissions:
+            emit(emission)
         self._measure(judged)
 
     async def settled(self, emissions: Sequence[Emission]) -> None:

@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from howk.domain.errors import NewerRecord, Transient
+from howk.domain.errors import HowkError, NewerRecord, Transient, whereabouts
 from howk.domain.limits import Shares
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock
 from howk.ports.log import Consumer, Entry, Finish, Place, Record
-from howk.ports.telemetry import BACKLOG, STAGE_RETRIES, Meter, Reporter
+from howk.ports.telemetry import POISON, STAGE_RETRIES, Meter, Reporter
 
 _MAX_BYTES_IN_HAND = 64 << 20
 _MAX_PAUSE = 10.0
 _OWED_FOR = 0.1
 _FOREVER = 1 << 62
+# Records that fail alone, with none between them that passes, are not the fault of the records.
+_MOST_POISON_IN_A_ROW = 100
 _T = TypeVar("_T")
 
 
@@ -35,10 +37,20 @@ Emit = Callable[[Emission], None]
 
 
 class Room(Protocol):
-    """A room that takes records. `take` emits exactly once for each entry, then or later, and raises only before it
-    has emitted anything; `Transient` from either call means that the stage calls again."""
+    """A room that takes records. `take` emits exactly once for each entry, then or later, and raises a `HowkError` only
+    before it has emitted anything; `Transient` from any call means that the stage calls again.
+
+    A bug may raise anything else at any point. The stage then gives the entries that were not emitted again, each
+    alone, and one that still raises to `refuse`. A room that had begun with an entry, so that it will emit for it
+    later, knows that itself: it neither begins again nor emits in either call.
+    """
 
     async def take(self, batch: Sequence[Entry], emit: Emit) -> None: ...
+
+    async def refuse(self, entry: Entry, error: str, emit: Emit) -> None:
+        """Emit the end of a record that makes `take` raise, and look into it as little as can be. `error` holds nothing
+        of the record."""
+        ...
 
     async def settled(self, emissions: Sequence[Emission]) -> None:
         """These emissions are durable, in the order given."""
@@ -88,8 +100,12 @@ class Stage:
         self._owed: dict[Place, list[int]] = {}
         self._shares = Shares([lane.weight for lane in lanes])
         self._emitted: list[Emission] = []
+        self._emitted_in_take: list[Emission] = []
+        self._poison_in_a_row = 0
+        self._consumers: Sequence[Consumer] = ()
         self._in_hand = 0
         self._bytes_in_hand = 0
+        self._taking = False
         self._closing = False
         self._lanes_open = False
         self._writing = False
@@ -144,31 +160,86 @@ class Stage:
         """Entries read whose outcome is not durable yet."""
         return self._in_hand
 
+    def backlog(self) -> dict[str, int]:
+        """Records not fetched yet, about, of each lane; none before the stage reads."""
+        lanes = zip(self._lanes, self._consumers, strict=bool(self._consumers))
+        return {lane.stream: consumer.backlog() for lane, consumer in lanes}
+
     async def _read(self) -> None:
-        consumers = [await self._insist(lambda lane=lane: self._consume(lane)) for lane in self._lanes]
+        self._consumers = consumers = [
+            await self._insist(lambda lane=lane: self._consume(lane)) for lane in self._lanes
+        ]
         while not self._closing:
             self._wake.clear()
             batch = await self._insist(lambda: self._fetch(consumers))
-            for lane, consumer in zip(self._lanes, consumers, strict=True):
-                self._meter.gauge(BACKLOG, consumer.backlog(), lane.stream)
             if not batch:
                 await self._wake.wait()
                 continue
             self._in_hand += len(batch)
             self._bytes_in_hand += sum([len(entry.value) for entry in batch])
             self._idle.clear()
-            try:
-                await self._insist(lambda batch=batch: self._room.take(batch, self._emit))
-            except NewerRecord as error:
-                # The batch stays unfinished: the version that wrote it takes it from here.
-                self.problem = str(error)
-                self._reporter.warn("stage_stalled", str(error), stage=self.group)
-                self._in_hand -= len(batch)
-                if self._in_hand == 0:
-                    self._idle.set()
+            if not await self._hand_over(batch):
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+
+    async def _hand_over(self, batch: Sequence[Entry]) -> bool:
+        """Give a batch to the room; False when a newer record stops the stage."""
+        left = batch
+        try:
+            if await self._take(batch) is None:
+                self._poison_in_a_row = 0
+                return True
+            left = self._not_emitted(batch)
+            while left:
+                await self._hand_over_alone(left[0])
+                left = left[1:]
+        except NewerRecord as error:
+            # What is left stays unfinished: the version that wrote it takes it from here.
+            self.problem = str(error)
+            self._reporter.warn("stage_stalled", str(error), stage=self.group)
+            self._in_hand -= len(left)
+            if self._in_hand == 0:
+                self._idle.set()
+            return False
+        return True
+
+    async def _hand_over_alone(self, entry: Entry) -> None:
+        if self._one_at_a_time:
+            await self.flushed()
+        error = await self._take((entry,))
+        if error is None:
+            self._poison_in_a_row = 0
+            return
+        self._poison_in_a_row += 1
+        where = whereabouts(error)
+        text = f"howk failed on this record: {where}"
+        self._reporter.fail("poison", text, stage=self.group, source=entry.source, key=entry.key)
+        self._meter.count(POISON, 1, self.group)
+        if self._poison_in_a_row > _MOST_POISON_IN_A_ROW:
+            raise error
+        if self._not_emitted((entry,)):
+            await self._insist(lambda: self._room.refuse(entry, text, self._emit))
+
+    async def _take(self, batch: Sequence[Entry]) -> Exception | None:
+        """The unforeseen error of the room's take, None when there was none."""
+        self._emitted_in_take.clear()
+        self._taking = True
+        try:
+            await self._insist(lambda: self._room.take(batch, self._emit))
+        except HowkError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a record must not end the process again and again
+            self._emitted_in_take += self._emitted
+            return error
+        finally:
+            self._taking = False
+        return None
+
+    def _not_emitted(self, batch: Sequence[Entry]) -> Sequence[Entry]:
+        """Of the batch of the take that failed last, what the room has not emitted in it."""
+        emitted = {id(emission.entry) for emission in self._emitted_in_take}
+        return [entry for entry in batch if id(entry) not in emitted]
 
     def _consume(self, lane: Lane) -> Awaitable[Consumer]:
         return self._journal.log.consume(lane.stream, self.group, self._wake.set)
@@ -196,6 +267,8 @@ class Stage:
             await _either(self._something, _OWED_FOR if self._owed else None)
             self._something.clear()
             emissions, self._emitted = self._emitted, []
+            if self._taking:
+                self._emitted_in_take += emissions
             self._writing = True
             records = [record for emission in emissions for record in emission.records]
             self._owe(emissions)
@@ -279,6 +352,14 @@ async def insist(act: Callable[[], Awaitable[_T]], who: str, meter: Meter, repor
             meter.count(STAGE_RETRIES, 1, who)
             reporter.warn("stage_retry", str(error), stage=who, failures=failures)
             await asyncio.sleep(min(error.retry_after * failures, _MAX_PAUSE))
+
+
+def attempted(act: Callable[[], _T]) -> _T | None:
+    """What `act` returns, None when it raises: for a second look at what may have made a room fail."""
+    try:
+        return act()
+    except Exception:  # noqa: BLE001 - what it was has been said when the room failed
+        return None
 
 
 async def each(batches: AsyncIterator[Sequence[_T]], act: Callable[[Sequence[_T]], Awaitable[None]]) -> None:

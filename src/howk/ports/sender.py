@@ -3,7 +3,9 @@
 `send(calls)` starts every call and returns at once. For each call it calls `answered(call, answer)` exactly once, on
 the event loop, no later than the call's timeout after its request began to be sent or dialled, whatever the receiver
 does; never from inside `send`. A call that waits for a free connection of its origin does not use up its timeout. A
-sender raises nothing for what a receiver or the network does: that is an `Answer` with `failure` set.
+sender raises nothing for what a receiver or the network does: that is an `Answer` with `failure` set. Should `send`
+raise (a bug), the calls before the one it raised at have begun and are answered, and no other: `in_flight`, which
+counts calls begun and not yet answered, says how many.
 
 The sender resolves names itself, vets every address at each new connection, and connects to the vetted address.
 It follows no redirects, captures the first bytes of an answer, drains the rest up to a bound, and keeps connections
@@ -80,9 +82,22 @@ class Answer(NamedTuple):
     body: bytes = b""
     truncated: bool = False
     timings: Timings = Timings()
+    size: int = 0
+    """Bytes of the body that came, captured or not."""
 
 
 Answered = Callable[[Call, Answer], None]
+
+
+class Connections(NamedTuple):
+    """What a sender did with connections. The first three only rise."""
+
+    dials: int
+    reuses: int
+    stale: int
+    """Kept ones that turned out closed."""
+    open: int
+    idle: int
 
 
 class Sender(Protocol):
@@ -91,6 +106,8 @@ class Sender(Protocol):
     def send(self, calls: Sequence[Call], answered: Answered) -> None: ...
 
     def in_flight(self) -> int: ...
+
+    def connections(self) -> Connections: ...
 
     async def drain(self, timeout: float) -> bool:
         """Whether everything was answered within `timeout` seconds."""

@@ -3,8 +3,10 @@
 Labels are from small closed sets, so that cardinality is bounded. A `Meter` is called once a batch with the sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
+
+from msgspec import Struct
 
 
 class Metric(NamedTuple):
@@ -34,6 +36,20 @@ REBUILD = Metric("howk_rebuild_progress_ratio", "gauge", "How much of hot state 
 REQUESTS = Metric("howk_http_requests_total", "counter", "Requests answered", ("route", "status"))
 STALE = Metric("howk_stale_records_total", "counter", "Delivery records finished unsent because they were not current")
 STAGE_RETRIES = Metric("howk_stage_retries_total", "counter", "Calls of a stage that have to be made again", ("stage",))
+SLOW_LANE = Metric("howk_slow_lane_total", "counter", "Delivery records put into the slow lane")
+POISON = Metric(
+    "howk_poison_records_total", "counter", "Records that made their room fail, and were refused", ("stage",)
+)
+DIALS = Metric("howk_connections_dialled_total", "counter", "Connections to receivers begun")
+REUSES = Metric("howk_connections_reused_total", "counter", "Attempts sent on a connection that was open already")
+STALE_CONNECTIONS = Metric(
+    "howk_connections_stale_total", "counter", "Kept connections that turned out closed, and were replaced"
+)
+CONNECTIONS = Metric("howk_connections", "gauge", "Connections to receivers", ("state",))
+LOG_SIZE = Metric("howk_log_size_bytes", "gauge", "Size of the log on disk", ("part",))
+LINES_DROPPED = Metric(
+    "howk_log_lines_dropped_total", "counter", "Log lines dropped because nobody read the ones before"
+)
 
 METRICS: tuple[Metric, ...] = (
     RECEIVED,
@@ -52,7 +68,17 @@ METRICS: tuple[Metric, ...] = (
     REQUESTS,
     STALE,
     STAGE_RETRIES,
+    SLOW_LANE,
+    POISON,
+    DIALS,
+    REUSES,
+    STALE_CONNECTIONS,
+    CONNECTIONS,
+    LOG_SIZE,
+    LINES_DROPPED,
 )
+
+Level = Literal["debug", "info", "warning", "error"]
 
 Event = Literal[
     "started",
@@ -68,7 +94,53 @@ Event = Literal[
     "stage_stalled",
     "undecodable",
     "cut_off",
+    "attempt",
+    "poison",
+    "refused",
+    "internal",
+    "lines_dropped",
 ]
+
+ATTEMPT_LEVELS: Mapping[str, Level] = {
+    "delivered": "debug",
+    "failed": "warning",
+    "rejected": "warning",
+    "undecodable": "warning",
+}
+"""The level of the line of an attempt, by its outcome. What went well is `debug`: at full load its lines cost more than
+the 3 µs a delivery that they may."""
+
+
+class Attempt(Struct, frozen=True, omit_defaults=True):
+    """The one line of an attempt: every id and figure, and nothing of a payload, a header or a query.
+
+    `at` is when its outcome was known, in Unix milliseconds; what did not happen (a phase, an error) is left out, for
+    which it has to be the very default: an int 0.
+    """
+
+    webhook_id: str
+    config_id: str
+    attempt: int
+    max_attempts: int
+    series: int
+    gen: int
+    outcome: str
+    next_state: str
+    at: int
+    endpoint: str = ""
+    status_code: int = 0
+    reason: str = ""
+    error: str = ""
+    duration_ms: float = 0
+    dns_ms: float = 0
+    connect_ms: float = 0
+    tls_ms: float = 0
+    first_byte_ms: float = 0
+    payload_bytes: int = 0
+    answer_bytes: int = 0
+    event_id: str = ""
+    source: str = ""
+    """Where the record stood, when it could not be read."""
 
 
 class Meter(Protocol):
@@ -82,7 +154,16 @@ class Meter(Protocol):
 
 
 class Reporter(Protocol):
-    """Where log lines go. One call is one structured line; fields are ids and figures, never secrets."""
+    """Where log lines go. One call is one structured line; fields are ids and figures, never secrets. No call waits for
+    whoever reads the lines."""
+
+    def wants(self, level: Level) -> bool:
+        """Whether lines of this level are written: what is not need not be made."""
+        ...
+
+    def attempts(self, attempts: Sequence[Attempt]) -> None:
+        """One line for each, in one write."""
+        ...
 
     def say(self, event: Event, message: str, **fields: str | int | float) -> None:
         """Something an operator wants to know."""
@@ -90,4 +171,8 @@ class Reporter(Protocol):
 
     def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
         """Something an operator has to look at."""
+        ...
+
+    def fail(self, event: Event, message: str, **fields: str | int | float) -> None:
+        """A fault of howk's own: something to report."""
         ...

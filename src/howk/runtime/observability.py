@@ -1,16 +1,12 @@
-"""What is counted and what is said: the `Meter` behind /metrics and the `Reporter` behind the log's lines.
+"""What is counted: the `Meter` behind /metrics.
 
 Counting is adding to plain numbers, on the event loop only; Prometheus shapes are made when somebody asks for them.
 """
 
-import json
-import sys
-import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,9 +16,11 @@ from prometheus_client.metrics_core import (
     Metric as Family,
 )
 
-from howk.ports.telemetry import METRICS, Event, Metric
+from howk.ports.telemetry import METRICS, Metric
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_MOST_SERIES = 200
+_OTHER = "other"
 
 
 class _Histogram:
@@ -41,12 +39,19 @@ class Metrics:
         self._gauges: dict[tuple[Metric, str], float] = {}
         self._histograms: dict[Metric, _Histogram] = {}
         self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
         self._registry.register(self)  # pyright: ignore[reportArgumentType] - a collector is anything with `collect`
 
     def count(self, metric: Metric, amount: int = 1, label: str = "", second: str = "") -> None:
         """See the port."""
         key = (metric, label, second)
+        if key not in self._counters and metric.labels and self._series(metric) >= _MOST_SERIES:
+            # Labels are from small sets; should one not be, it does not grow for ever.
+            key = (metric, _OTHER, _OTHER)
         self._counters[key] = self._counters.get(key, 0) + amount
+
+    def _series(self, metric: Metric) -> int:
+        return sum([key[0] is metric for key in self._counters])
 
     def observe(self, metric: Metric, values: Sequence[float]) -> None:
         """See the port."""
@@ -102,33 +107,3 @@ class Metrics:
             buckets.append((edge, total))
         family.add_metric((), buckets=buckets, sum_value=histogram.sum)
         return family
-
-
-class Lines:
-    """The `Reporter` port: one line an event, for people on a terminal, JSON otherwise. `least` is a level name."""
-
-    def __init__(self, stream: TextIO = sys.stderr, *, form: str = "auto", least: str = "info") -> None:
-        self._stream = stream
-        self._as_json = form == "json" or (form == "auto" and not stream.isatty())
-        self._info = least in ("debug", "info")
-        self._warnings = least != "error"
-
-    def say(self, event: Event, message: str, **fields: str | int | float) -> None:
-        """See the port."""
-        if self._info:
-            self._write("info", event, message, fields)
-
-    def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
-        """See the port."""
-        if self._warnings:
-            self._write("warning", event, message, fields)
-
-    def _write(self, level: str, event: Event, message: str, fields: dict[str, str | int | float]) -> None:
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
-        if self._as_json:
-            line = json.dumps({"time": stamp, "level": level, "event": event, "message": message, **fields})
-        else:
-            rest = "".join(f"  {name}={value}" for name, value in fields.items())
-            line = f"{stamp[11:23]} {'!' if level == 'warning' else ' '} {message}{rest}"
-        print(line, file=self._stream, flush=True)

@@ -18,16 +18,19 @@ import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
-from howk.ports.telemetry import IN_FLIGHT, REBUILD, Metric
+from howk.ports.telemetry import REBUILD, Metric
 from howk.runtime.door import Trust, listen, trust, url_of
+from howk.runtime.lines import Lines
 from howk.runtime.loading import Loaded
-from howk.runtime.observability import Lines, Metrics
+from howk.runtime.observability import Metrics
+from howk.runtime.readings import Readings
 from howk.runtime.roles import EVERY, Rebuilding, Role, missing, named
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
 from howk.web.health import HealthDoor
+from howk.web.refusals import Refusals
 
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
@@ -56,6 +59,8 @@ def run(
     except* HowkError as group:
         for error in _leaves(group):
             print(f"howk: {error}", file=sys.stderr)  # noqa: T201 - why the start was refused or the run ended
+    finally:
+        lines.close()
     return code
 
 
@@ -170,9 +175,10 @@ class _Service:
 
     def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
         api = self._settings.api
+        readings = Readings(house, self._metrics, self._reporter)
 
         def expose() -> bytes:
-            self._metrics.gauge(IN_FLIGHT, house.engines.sender.in_flight())
+            readings.read()
             return self._metrics.expose()
 
         app = App(
@@ -183,6 +189,7 @@ class _Service:
             self._metrics,
             expose,
             lambda: self._unready(house),
+            Refusals(self._reporter),
         )
         return _Server(
             uvicorn.Config(

@@ -164,7 +164,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         max_age=round(delivery.max_age * 1000),
         max_delay_ahead=round(delivery.max_delay_ahead * 1000),
     )
-    delivering = Deliver(state, sender, sealer, clock, meter, sending)
+    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending)
     settling = Settle(state, backoff, meter, ticker.wake_by)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
     return House(

@@ -19,6 +19,7 @@ from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
 from howk.web.problems import Headers, Problem, problem_of
+from howk.web.refusals import Refusals
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -69,6 +70,7 @@ class App:
         meter: Meter,
         expose: Callable[[], bytes],
         readiness: Callable[[], Awaitable[str]],
+        refusals: Refusals,
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -77,6 +79,7 @@ class App:
         self._meter = meter
         self._expose = expose
         self._readiness = readiness
+        self._refusals = refusals
         self._being_read = 0
         self._under_way = 0
 
@@ -90,16 +93,22 @@ class App:
                 raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
             reply = await self._answer(request)
         except Problem as problem:
-            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
+            reply = self._refuse(request, problem)
         except HowkError as error:
-            problem = problem_of(error)
-            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
+            reply = self._refuse(request, problem_of(error))
         except _Gone:
             return
+        except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
+            problem = self._refusals.failed(request.method, error)
+            reply = Reply(problem.status, problem.body(), "failed", [_PROBLEM])
         finally:
             self._under_way -= 1
         self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
         await _send(send, reply)
+
+    def _refuse(self, request: Request, problem: Problem) -> Reply:
+        self._refusals.refused(request.method, problem)
+        return Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
 
     async def _answer(self, request: Request) -> Reply:
         self._guard.check_host(request.headers)

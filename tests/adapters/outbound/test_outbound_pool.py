@@ -451,3 +451,23 @@ async def test_a_thousand_mixed_calls_are_each_answered_once(stage: Stage) -> No
         mood = int(call.body) % 7
         assert answer.failure == ("reset" if mood >= 5 else "")
     assert sender.open_connections <= 8
+
+
+async def test_a_call_that_a_bug_stops_leaves_those_before_it_begun_and_counts_no_other(stage: Stage) -> None:
+    gate = Gate(stage)
+    server = await gate.open()
+    sender = stage.sender()
+    answers = Answers()
+    with pytest.raises(TypeError):
+        sender.send([server.call(), server.call(target=None), server.call()], answers)
+    assert sender.in_flight() == 1
+    assert sender.connections().dials == 1
+    gate.answer(1)
+    assert [answer.status for answer in await answers.all(1)] == [200]
+    assert sender.in_flight() == 0
+
+
+async def test_an_answer_tells_its_whole_size_though_less_is_kept(stage: Stage) -> None:
+    server = await stage.answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
+    answer = await send_one(stage.sender(capture=10), server.call())
+    assert (len(answer.body), answer.size, answer.truncated) == (10, 1000, True)

@@ -220,6 +220,10 @@ class EmbeddedLog:
         await self._committer.submit(_Probe())
         await self._ask(lambda: self._reader.execute("SELECT 1").fetchone())
 
+    def sizes(self) -> Mapping[str, int]:
+        parts = {"data": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
+        return {part: path.stat().st_size if path.exists() else 0 for part, path in parts.items()}
+
     async def close(self) -> None:
         if self._closed:
             return

@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         truncated = not self._complete or self._body_size > len(body)
-        answer = Answer(self._status, "", "", self._headers, body, truncated, self._timings(now))
+        answer = Answer(self._status, "", "", self._headers, body, truncated, self._timings(now), self._body_size)
         if self.uses == 1:
             self._heed_keep_alive()
         # An answer may come before the whole request was written, and then the rest never is.

@@ -19,7 +19,7 @@ from howk.adapters.outbound.dial import Dial, Means
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.resolve import Resolve, SystemResolver, Unreachable
 from howk.domain.addresses import AddressPolicy, blocked_reason
-from howk.ports.sender import Answer, Answered, Call, Failure, Origin, Timings
+from howk.ports.sender import Answer, Answered, Call, Connections, Failure, Origin, Timings
 
 TICK = 0.02
 _NEVER = float("inf")
@@ -86,18 +86,14 @@ class OutboundSender:
         return len(self._pools)
 
     def send(self, calls: Sequence[Call], answered: Answered) -> None:
-        self._in_flight += len(calls)
         now = monotonic()
         limit = self._options.max_per_origin
         for call in calls:
             if self._closed:
                 self._fail(answered, call, "cancelled", "the sender is closed", 0.0)
-                continue
-            if not _well_formed(call):
+            elif not _well_formed(call):
                 self._fail(answered, call, "invalid_endpoint", "the path or a header can't be sent", 0.0)
-                continue
-            pool = self._pools.get(call.origin) or self._new_pool(call.origin)
-            if pool is None:
+            elif (pool := self._pools.get(call.origin) or self._new_pool(call.origin)) is None:
                 self._fail(answered, call, "invalid_endpoint", "not an HTTP origin", 0.0)
             elif pool.idle:
                 connection = pool.idle.pop()
@@ -108,9 +104,14 @@ class OutboundSender:
                 self._dial(pool, answered, call, now)
             else:
                 pool.waiting.append((answered, call))
+            # Only now: a bug before this leaves nothing counted that is never answered.
+            self._in_flight += 1
 
     def in_flight(self) -> int:
         return self._in_flight
+
+    def connections(self) -> Connections:
+        return Connections(self.dials, self.reuses, self.stale_retries, len(self._open), len(self._idle))
 
     async def drain(self, timeout: float) -> bool:
         if not self._in_flight:
