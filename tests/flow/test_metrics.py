@@ -75,7 +75,7 @@ async def test_each_metric_moves_with_what_it_counts(tmp_path: Path) -> None:
             await corridor.ended(webhook_id)
             again = await _entry(corridor)
             await corridor.engines.log.append([Record(PENDING, "app/x", again), Record(PENDING, "app/y", b"?")])
-            await corridor.send("http://127.0.0.1:9/")
+            await corridor.failed(await corridor.send("http://127.0.0.1:9/"), attempts=1)
             receiver.hang = True
             await corridor.send(receiver.url)
             await _shows(corridor, readings, _name(IN_FLIGHT), 1)

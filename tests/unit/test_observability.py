@@ -1,12 +1,7 @@
-"""What is counted is exposed, and what is said is one line."""
-
-import io
-import json
-
-import pytest
+"""What is counted is exposed."""
 
 from howk.ports.telemetry import APPEND, BACKLOG, DURATION, METRICS, RECEIVED, REQUESTS
-from howk.runtime.observability import Lines, Metrics
+from howk.runtime.observability import Metrics
 
 
 def test_every_declared_metric_is_exposed_before_anything_has_happened() -> None:
@@ -41,21 +36,3 @@ def test_a_histogram_counts_a_value_in_every_bucket_it_fits() -> None:
     assert f'{DURATION.name}_bucket{{le="+Inf"}} 3.0' in lines
     assert f"{DURATION.name}_count 3.0" in lines
     assert f"{APPEND.name}_count 0.0" in lines
-
-
-def test_without_a_terminal_a_line_is_one_json_document() -> None:
-    stream = io.StringIO()
-    Lines(stream).say("started", "howk listens", data_dir="x\ny")
-    (line,) = stream.getvalue().splitlines()
-    found = json.loads(line)
-    assert (found["event"], found["level"], found["data_dir"]) == ("started", "info", "x\ny")
-    assert found["time"].endswith("Z")
-
-
-@pytest.mark.parametrize(("least", "said"), [("debug", 2), ("info", 2), ("warning", 1), ("error", 0)])
-def test_what_is_below_the_level_is_not_written(least: str, said: int) -> None:
-    stream = io.StringIO()
-    lines = Lines(stream, form="human", least=least)
-    lines.say("started", "one")
-    lines.warn("cut_off", "two")
-    assert len(stream.getvalue().splitlines()) == said
