@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from howk.domain.delivery import Standing, dead_status, is_current, move, schedule, scheduled_status, waiting_status
+from howk.domain.delivery import (
+    Standing,
+    accepted_status,
+    dead_status,
+    is_current,
+    move,
+    pending_status,
+    schedule,
+    waiting_status,
+)
 from howk.domain.records import Delivery, Result, Target, encode, reader
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import settle
@@ -62,7 +71,8 @@ def test_what_is_laid_by_waits_for_its_time_with_the_next_gen_and_no_attempt_use
 
 def test_what_the_door_shows_is_what_settle_makes_of_it_but_for_the_gen() -> None:
     moved = move(schedule(LATER), POLICY)
-    assert replace(scheduled_status(LATER), gen=1) == moved.status
+    assert replace(accepted_status(LATER), gen=1) == moved.status
+    assert accepted_status(FIRST) == pending_status(FIRST, "wh_a")
 
 
 def test_laying_by_twice_is_once_and_a_late_copy_of_it_moves_nothing() -> None:
@@ -97,6 +107,12 @@ def test_a_time_past_the_end_of_the_delivery_ends_it_without_an_attempt() -> Non
     assert moved.dead is not None
     assert (moved.status.reason_type, moved.status.attempts, moved.status.last_attempt_at) == ("expired", 0, 0)
     assert dead_status(moved.dead) == moved.status
+
+
+def test_one_that_names_no_time_is_due_at_once_and_does_not_wait_for_ever() -> None:
+    moved = move(schedule(replace(LATER, not_before=0, deliver_at=0)), POLICY)
+    assert moved.waiting is not None
+    assert moved.waiting.due_at == NOW
 
 
 def test_one_that_carries_nothing_to_send_is_not_lost_in_silence() -> None:

@@ -178,7 +178,8 @@ def _scheduled(result: Result, delivery: Delivery) -> Waiting:
     return Waiting(
         v=VERSION,
         delivery=replace(delivery, gen=result.gen + 1),
-        due_at=delivery.not_before,
+        # Whoever wrote it: a row without a due time would wait for ever.
+        due_at=max(delivery.not_before, result.at),
         held_by=DELIVER_AT,
     )
 
@@ -253,7 +254,10 @@ def pending_status(delivery: Delivery, target: str) -> Status:
     )
 
 
-def scheduled_status(delivery: Delivery) -> Status:
-    """The status of a new delivery of one target whose `schedule` is in the log and not settled yet."""
+def accepted_status(delivery: Delivery) -> Status:
+    """The status of a new delivery of one target that is in the log: pending, or with a time ahead deferred, before
+    settle has its `schedule`."""
     pending = pending_status(delivery, delivery.targets[0].id)
+    if not delivery.deliver_at:
+        return pending
     return replace(pending, state="deferred", held_by=DELIVER_AT, next_retry_at=delivery.not_before)

@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from howk.domain.addresses import AddressPolicy, blocked_reason, literal_address
-from howk.domain.delivery import Status, pending_status, scheduled_status
+from howk.domain.delivery import accepted_status
 from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.ids import RANDOM_BYTES, delivery_id
@@ -120,7 +120,7 @@ class Ingest:
             answers.append(delivery.targets[0].id)
         if deliveries:
             await self._journal.append([journal.accepted(delivery) for delivery in deliveries])
-            await self._state.accept([_status(delivery) for delivery in deliveries])
+            await self._state.accept([accepted_status(delivery) for delivery in deliveries])
             self._meter.count(RECEIVED, len(deliveries), route)
         return answers
 
