@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
 from howk.domain.errors import NewerRecord, Permanent, Undecodable
-from howk.domain.records import Capture, DeadLetter, Delivery, Result, Target, Waiting, encode, reader
+from howk.domain.records import Capture, DeadLetter, Delivery, KeyRecord, Result, Target, Waiting, encode, reader
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -159,6 +159,15 @@ DEAD_RAW = DeadLetter(
     raw_base64="eyI=",
 )
 
+KEY = KeyRecord(
+    v=1,
+    scope="shop",
+    key="order/42:created",
+    body="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    id="wh_01JZ0000000000000000000001",
+    accepted_at=1_750_000_000_000,
+)
+
 RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
     "delivery-base64": BINARY,
@@ -171,8 +180,9 @@ RECORDS: dict[str, Struct] = {
     "waiting": WAITING,
     "deadletter": DEAD,
     "deadletter-undecodable": DEAD_RAW,
+    "key": KEY,
 }
-KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter)
+KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord)
 
 
 def golden(name: str) -> bytes:

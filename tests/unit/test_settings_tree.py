@@ -21,7 +21,7 @@ IN_EFFECT = """
     delivery.max_conns_per_host delivery.idle_conn_timeout delivery.tls_handshake_timeout
     delivery.response_capture delivery.drain delivery.allow_private_networks delivery.allowed_networks
     delivery.blocked_networks delivery.user_agent retry.base_delay retry.max_delay retry.max_attempts
-    retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.status_ttl
+    retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.idempotency_ttl ttl.status_ttl
     ttl.status_max dlq.redact_headers security.encryption_key logging.level logging.format
 """
 

@@ -111,7 +111,6 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
     *[
         (b'{"endpoint":"http://x/","payload":1,"%b":%b}' % (name, value), 422, "not_supported", name.decode())
         for name, value in (
-            (b"idempotency_key", b'"k"'),
             (b"signing", b"{}"),
             (b"ordering_key", b'"k"'),
             (b"deliver_at", b'"2030-01-01T00:00:00Z"'),
@@ -140,15 +139,6 @@ async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.Asy
     fields = ("headers", "signing_secret", "max_attempts", "idempotency_key", "retry", "content_type")
     body: dict[str, Any] = {"endpoint": "http://127.0.0.1:9/", "payload": None, **dict.fromkeys(fields)}
     assert (await door.post(ENQUEUE, json=body)).status_code == 202
-
-
-async def test_an_idempotency_key_header_is_refused_and_not_ignored(
-    corridor: Corridor, door: httpx.AsyncClient
-) -> None:
-    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
-    answer = await door.post(ENQUEUE, json=body, headers={"Idempotency-Key": "k"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_supported")
-    assert await _accepted(corridor) == 0
 
 
 async def test_a_batch_answers_for_each_item_in_its_place(corridor: Corridor, door: httpx.AsyncClient) -> None:

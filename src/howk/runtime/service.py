@@ -113,6 +113,8 @@ class _Service:
     async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
         """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
         await insist(house.reconcile.recover, "reconcile", self._metrics, self._reporter)
+        await insist(house.recall.turn, "keys", self._metrics, self._reporter)
+        self._loops.append(group.create_task(house.keys.run()))
         self._loops.append(group.create_task(house.settle_stage.run()))
         await house.settle_stage.caught_up()
         house.deliver_stage.open_lanes()
@@ -155,7 +157,7 @@ class _Service:
             return "howk is stopping"
         if not self._recovered:
             return "hot state is being brought up to date from the log"
-        problem = house.deliver_stage.problem or house.settle_stage.problem
+        problem = house.deliver_stage.problem or house.settle_stage.problem or house.recall.problem
         if problem:
             return problem
         try:
@@ -179,6 +181,7 @@ class _Service:
         self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True
         house.schedule.close()
+        house.keys.close()
         house.deliver_stage.close()
         drained = asyncio.ensure_future(self._drained(house, serving))
         aborted = asyncio.ensure_future(self._abort.wait())

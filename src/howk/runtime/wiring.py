@@ -24,6 +24,7 @@ from howk.flow import deliver, settle
 from howk.flow.deliver import Deliver, DeliverOptions
 from howk.flow.ingest import Ingest, IngestOptions
 from howk.flow.journal import Journal
+from howk.flow.recall import Recall
 from howk.flow.reconcile import Reconcile
 from howk.flow.schedule import Schedule
 from howk.flow.settle import Settle
@@ -103,6 +104,8 @@ class House:
     deliver_stage: Stage
     settle_stage: Stage
     schedule: Ticker
+    recall: Recall
+    keys: Ticker
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +126,8 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
             )
         log = EmbeddedLog.open(directory, tools.clock)
         stack.push_async_callback(log.close)
-        state = EmbeddedState.open(directory, Keep(round(ttl.status_ttl * 1000), ttl.status_max), tools.clock)
+        keep = Keep(round(ttl.status_ttl * 1000), ttl.status_max, round(ttl.idempotency_ttl * 1000))
+        state = EmbeddedState.open(directory, keep, tools.clock)
         stack.push_async_callback(state.close)
         sender = OutboundSender(_sender_options(settings, trust))
         stack.push_async_callback(sender.close)
@@ -150,6 +154,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         lease=scheduler.lock_timeout,
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
+    recall = Recall(journal, state, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact)
@@ -176,6 +181,8 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
             lazy_finish=True,
         ),
         schedule=ticker,
+        recall=recall,
+        keys=Ticker("keys", recall.turn, clock, meter, reporter),
     )
 
 
