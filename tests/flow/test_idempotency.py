@@ -328,6 +328,26 @@ async def test_a_client_that_leaves_in_the_midst_of_the_append_gives_its_key_no_
 # What stands in the log
 
 
+async def test_what_is_older_than_a_key_lives_is_dropped_from_the_log(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        await corridor.house.recall.turn()
+        for n in range(5):
+            await one(corridor, f"early{n}")
+        corridor.clock.advance(DAY // 2)
+        for n in range(5):
+            await one(corridor, f"late{n}")
+        await corridor.house.recall.turn()
+        assert len(await values(corridor, KEYS)) == 10
+        corridor.clock.advance(DAY // 2)
+        await corridor.house.recall.turn()
+        assert len(await values(corridor, KEYS)) == 5
+        assert all([(await one(corridor, f"late{n}")).replayed for n in range(5)])
+        corridor.clock.advance(DAY)
+        await corridor.house.recall.turn()
+        assert len(await values(corridor, KEYS)) == 1
+        assert not (await one(corridor, "late0")).replayed
+
+
 async def test_the_log_keeps_the_hash_of_a_body_and_not_the_body(tmp_path: Path) -> None:
     async with running(tmp_path) as corridor:
         answer = await one(corridor, "k", b'"hush"')

@@ -154,7 +154,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         lease=scheduler.lock_timeout,
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
-    recall = Recall(journal, state, reporter)
+    recall = Recall(journal, state, clock, reporter, ttl=round(settings.ttl.idempotency_ttl * 1000))
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(settings.api.max_payload_size, retry.max_attempts, policy(settings, trust), redact)
