@@ -112,13 +112,19 @@ async def running(folder: Path, clock: ManualClock | None = None, **values: Any)
     async with opened(folder, clock, **values) as corridor:
         house = corridor.house
         await house.reconcile.recover()
+        await house.recall.turn()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(house.settle_stage.run()), group.create_task(house.deliver_stage.run())]
+            tasks = [
+                group.create_task(house.keys.run()),
+                group.create_task(house.settle_stage.run()),
+                group.create_task(house.deliver_stage.run()),
+            ]
             await house.settle_stage.caught_up()
             house.deliver_stage.open_lanes()
             tasks.append(group.create_task(house.schedule.run()))
             yield corridor
             house.schedule.close()
+            house.keys.close()
             house.deliver_stage.close()
             house.engines.sender.abort()
             await house.deliver_stage.flushed()

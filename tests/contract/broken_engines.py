@@ -4,8 +4,22 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from howk.domain.delivery import Standing, Status
 from howk.domain.errors import Full
+from howk.domain.idempotency import Verdict
 from howk.ports.log import Capabilities, Consumer, Entry, Finish, Log, Place, Progress, Record
-from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect, HotState, Rebuild
+from howk.ports.state import (
+    Ask,
+    Claim,
+    Claims,
+    Condition,
+    Counts,
+    Effect,
+    Follow,
+    HotState,
+    KeyAnswer,
+    KeyAsk,
+    KeyEnd,
+    Rebuild,
+)
 
 
 class SpoiledLog:
@@ -191,8 +205,13 @@ class SpoiledState:
     def __init__(self, state: HotState) -> None:
         self.state = state
 
-    async def accept(self, statuses: Sequence[Status]) -> None:
-        await self.state.accept(statuses)
+    async def accept(
+        self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
+    ) -> Mapping[int, int]:
+        return await self.state.accept(statuses, keys, follow)
+
+    async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
+        return await self.state.claim_keys(asks, now)
 
     async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
         return await self.state.gate(asks)
@@ -208,9 +227,6 @@ class SpoiledState:
 
     async def release(self, claims: Sequence[Claim]) -> None:
         await self.state.release(claims)
-
-    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
-        await self.state.queued(keys)
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
         return await self.state.status(ids)
@@ -234,8 +250,11 @@ class LetsEverythingPass(SpoiledState):
 
 
 class OverwritesWhatItKnows(SpoiledState):
-    async def accept(self, statuses: Sequence[Status]) -> None:
+    async def accept(
+        self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
+    ) -> Mapping[int, int]:
         await self.state.apply([Effect(status) for status in statuses], {})
+        return await self.state.accept((), keys, follow)
 
 
 class IgnoresTheWatermark(SpoiledState):
@@ -261,12 +280,14 @@ class ClaimsWhatIsNotDue(SpoiledState):
 
 class ReleasesWithoutAToken(SpoiledState):
     async def release(self, claims: Sequence[Claim]) -> None:
-        await self.state.queued([(claim.id, claim.series, claim.gen) for claim in claims])
+        await self.state.release([claim._replace(token=0) for claim in claims])
 
 
 class UnqueuesByIdAlone(SpoiledState):
-    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
-        await self.state.queued([(id_, series, gen) for id_, _, _ in keys for series in (1, 2) for gen in range(4)])
+    async def release(self, claims: Sequence[Claim]) -> None:
+        every = [(series, gen) for series in (1, 2) for gen in range(4)]
+        found = [claim._replace(series=s, gen=g) for claim in claims if not claim.token for s, g in every]
+        await self.state.release(found + [claim for claim in claims if claim.token])
 
 
 class GoingBack:
@@ -299,3 +320,29 @@ class LetsAnOldRebuildGoOn(SpoiledState):
     async def rebuild(self) -> Rebuild:
         self.one = self.one or await self.state.rebuild()
         return self.one
+
+
+class LetsTwoHoldAKey(SpoiledState):
+    """Knows what is in the log, and nothing of who is at it."""
+
+    async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
+        answers = await self.state.claim_keys(asks, now)
+        pairs = zip(asks, answers, strict=True)
+        return [KeyAnswer(Verdict.MINE, ask.id) if answer.settled else answer for ask, answer in pairs]
+
+
+class TrustsKeysBeforeTheyAreRead(SpoiledState):
+    async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
+        reached = await self.state.accept(())
+        await self.state.accept((), (), Follow(reached, reached, whole=True))
+        return await self.state.claim_keys(asks, now)
+
+
+class ForgetsTheClaimedId(SpoiledState):
+    """A claim of unknown outcome is given away as if it had never been."""
+
+    async def accept(
+        self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
+    ) -> Mapping[int, int]:
+        ends = [key._replace(end="void") if key.end == "unknown" else key for key in keys]
+        return await self.state.accept(statuses, ends, follow)

@@ -14,7 +14,7 @@ from howk.adapters.embedded.directory import Directory, boot_id
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.domain.errors import Permanent
 from howk.domain.records import PENDING, RESULTS, SLOW, STATE
-from howk.ports.log import Entry, Log, Record
+from howk.ports.log import Entry, Log, Place, Record
 from howk.testing.clock import ManualClock
 from howk.testing.log_suite import LogSuite, Reading, everything, finish, listed, rows, values
 
@@ -300,3 +300,14 @@ async def test_one_fetch_of_large_records_is_bounded_in_bytes(path: Path) -> Non
         batch = await late.some(500)
         assert 1 <= len(batch) <= 32
         assert len(await late.take(40 - len(batch))) == 40 - len(batch)
+
+
+async def test_a_directory_from_before_a_stream_was_there_opens_and_takes_it(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record("howk.pending", "k", b"old")])
+    change(path / "log.db", "DROP TABLE log_keys")
+    async with open_log(path) as log:
+        assert dict(await log.bounds("howk.keys")) == {Place("howk.keys", 0): (0, 0)}
+        await log.append([Record("howk.keys", "k", b"new")])
+        assert dict(await log.bounds("howk.keys")) == {Place("howk.keys", 0): (0, 1)}
+        assert dict(await log.bounds("howk.pending")) == {Place("howk.pending", 0): (0, 1)}

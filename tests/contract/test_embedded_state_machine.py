@@ -183,7 +183,7 @@ class HotStateMachine(RuleBasedStateMachine):
 
     @rule(keys=st.lists(st.tuples(ids, series, gens), max_size=4))
     def queued(self, keys: list[tuple[str, int, int]]) -> None:
-        self.runner.run(self.state.queued(keys))
+        self.runner.run(self.state.release([Claim(*key, b"", 0) for key in keys]))
         for id_, series_, gen in keys:
             row = self.model.rows.get(id_)
             if row and (row.series, row.gen) == (series_, gen):

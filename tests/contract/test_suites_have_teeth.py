@@ -115,6 +115,9 @@ async def test_the_log_suite_notices_an_engine_that(
         (broken.RebuildsBackwards, StateSuite.test_a_restore_never_goes_back_in_series_and_gen),
         (broken.TrustsAnUnsealedRebuild, StateSuite.test_a_rebuild_is_not_valid_until_it_is_sealed),
         (broken.TrustsAnUnsealedRebuild, StateSuite.test_a_missing_hot_state_is_not_valid_and_says_why),
+        (broken.LetsTwoHoldAKey, StateSuite.test_of_many_who_claim_a_key_at_once_one_holds_it),
+        (broken.TrustsKeysBeforeTheyAreRead, StateSuite.test_no_key_is_claimed_before_the_log_was_read_to_its_end),
+        (broken.ForgetsTheClaimedId, StateSuite.test_a_claim_of_unknown_end_is_taken_up_under_its_own_id),
         (broken.LetsAnOldRebuildGoOn, StateSuite.test_a_later_rebuild_voids_the_one_before),
     ],
 )

@@ -15,7 +15,7 @@ from tests.e2e.harness import Howk, Json, Receiver, Reply, Start, envelope
 pytestmark = pytest.mark.e2e
 
 FILES = ("hot.db", "hot.db-wal", "hot.db-shm")
-RETRY_AFTER = 2.0
+RETRY_AFTER = 5.0
 LATE = 5.0
 IN_FLIGHT = 4
 SETTINGS = {

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from howk.domain.delivery import schedule
 from howk.domain.errors import NewerRecord, Permanent, Undecodable
-from howk.domain.records import Capture, DeadLetter, Delivery, Result, Target, Waiting, encode, reader
+from howk.domain.records import Capture, DeadLetter, Delivery, KeyRecord, Result, Target, Waiting, encode, reader
 from howk.domain.retry import RetryPolicy
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -211,6 +211,14 @@ DELIVERED_LATER = Result(
     status_code=204,
     deliver_at=1_750_003_600_000,
 )
+KEY = KeyRecord(
+    v=1,
+    scope="shop",
+    key="order/42:created",
+    body="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    id="wh_01JZ0000000000000000000001",
+    accepted_at=1_750_000_000_000,
+)
 
 RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
@@ -229,8 +237,9 @@ RECORDS: dict[str, Struct] = {
     "result-scheduled": LAID_BY,
     "waiting-scheduled": WAITS_FOR_ITS_TIME,
     "result-delivered-scheduled": DELIVERED_LATER,
+    "key": KEY,
 }
-KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter)
+KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord)
 
 
 def golden(name: str) -> bytes:

@@ -169,10 +169,7 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
     (b'{"endpoint":"http://x/","payload":"' + b"x" * 5_000 + b'"}', 413, "request_too_large", ""),
     *[
         (b'{"endpoint":"http://x/","payload":1,"%b":%b}' % (name, value), 422, "not_supported", name.decode())
-        for name, value in (
-            (b"idempotency_key", b'"k"'),
-            (b"ordering_key", b'"k"'),
-        )
+        for name, value in ((b"ordering_key", b'"k"'),)
     ],
 ]
 
@@ -244,15 +241,6 @@ async def test_what_has_a_time_ahead_is_shown_as_deferred_until_then(
     assert (status["state"], status["held_by"], status["attempts"]) == ("deferred", "deliver_at", 0)
     assert (status["next_retry_at"], status["max_attempts"]) == ("2026-10-21T14:13:20.000Z", 4)
     assert status["last_attempt_at"] is None
-    assert await _accepted(corridor) == 0
-
-
-async def test_an_idempotency_key_header_is_refused_and_not_ignored(
-    corridor: Corridor, door: httpx.AsyncClient
-) -> None:
-    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
-    answer = await door.post(ENQUEUE, json=body, headers={"Idempotency-Key": "k"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_supported")
     assert await _accepted(corridor) == 0
 
 

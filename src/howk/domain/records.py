@@ -22,6 +22,7 @@ PENDING = "howk.pending"
 SLOW = "howk.slow"
 RESULTS = "howk.results"
 DEADLETTER = "howk.deadletter"
+KEYS = "howk.keys"
 STATE = "howk.state"
 
 JSON_TYPE = "application/json"
@@ -166,6 +167,20 @@ class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):
     delivery: Delivery | None = None
     source: str = ""
     raw_base64: str = ""
+
+
+class KeyRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An idempotency key and the delivery it stands for: a repeat is answered with `id`, as the first request was.
+
+    Appended in one act with the delivery. `body` is the SHA-256 of the request's bytes in hex, never the bytes.
+    """
+
+    v: int
+    scope: str
+    key: str
+    body: str
+    id: str
+    accepted_at: int
 
 
 class _Version(Struct):

@@ -11,7 +11,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -28,6 +28,7 @@ from howk.domain.signing_request import Signing, chosen_signing
 from howk.domain.timing import Duration, RetryAsked, attempts_of, delivery_time, longest_age, policy_of
 from howk.flow import journal
 from howk.flow.journal import Journal
+from howk.flow.keyed import Accepted, Answer, Item, Keyed
 from howk.ports.clock import Clock, Random
 from howk.ports.state import HotState
 from howk.ports.telemetry import RECEIVED, Meter
@@ -51,7 +52,7 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     signing: Signing | None = None
     max_attempts: int | None = None
     require_script: bool | None = None
-    idempotency_key: Raw = Raw()
+    idempotency_key: str | None = None
     ordering_key: Raw = Raw()
     deliver_at: Annotated[datetime, Meta(tz=True)] | None = None
     max_age: Duration | None = None
@@ -59,7 +60,15 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-_NOT_BUILT = ("idempotency_key", "ordering_key")
+_NOT_BUILT = ("ordering_key",)
+
+
+class Request(NamedTuple):
+    """A request that may have a key (None: it has none), and the hash of its bytes as they came."""
+
+    enqueue: Enqueue
+    key: str | None
+    body: str
 
 
 class IngestOptions(NamedTuple):
@@ -76,7 +85,7 @@ class IngestOptions(NamedTuple):
 
 
 class Ingest:
-    """The room. `accept` is the only way a direct delivery enters."""
+    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters."""
 
     def __init__(
         self,
@@ -95,6 +104,7 @@ class Ingest:
         self._random = random
         self._meter = meter
         self._options = options
+        self._keyed = Keyed(log, state, clock, random)
         self._judge = lru_cache(maxsize=4_096)(self._blocked)
 
     async def accept(self, scope: str, requests: Sequence[Enqueue], route: str) -> list[str | Rejected]:
@@ -102,17 +112,13 @@ class Ingest:
 
         Raises `Rejected` for a scope that can't be one, `Full` or `Transient` when nothing was taken.
         """
-        if not _CONFIG_ID.fullmatch(scope):
-            raise Rejected(
-                "invalid_config_id",
-                "a config id has 1 to 128 letters, digits and . _ : ~ -, and begins with a letter or a digit",
-            )
+        _check_scope(scope)
         now = self._clock.now()
         answers: list[str | Rejected] = []
         deliveries: list[Delivery] = []
         for request in requests:
             try:
-                delivery = self._delivery(scope, request, now)
+                delivery = self._delivery(scope, request, now, delivery_id(now, self._random.bytes(RANDOM_BYTES)))
             except Rejected as refusal:
                 answers.append(refusal)
                 continue
@@ -124,14 +130,28 @@ class Ingest:
             self._meter.count(RECEIVED, len(deliveries), route)
         return answers
 
-    def _delivery(self, scope: str, request: Enqueue, now: int) -> Delivery:
+    async def accept_keyed(self, scope: str, requests: Sequence[Request], route: str) -> list[Answer]:
+        """The same for requests of which some have an idempotency key: a repeat gets the first answer.
+
+        A `Transient` in a place says that this one is not known to be taken and may be sent again.
+        """
+        _check_scope(scope)
+        answers = await self._keyed.accept(scope, [self._item(scope, request) for request in requests])
+        taken = sum([isinstance(answer, Accepted) and not answer.replayed for answer in answers])
+        if taken:
+            self._meter.count(RECEIVED, taken, route)
+        return answers
+
+    def _item(self, scope: str, request: Request) -> Item:
+        return Item(request.key, request.body, partial(self._delivery, scope, request.enqueue))
+
+    def _delivery(self, scope: str, request: Enqueue, now: int, id_: str) -> Delivery:
         refuse_unbuilt(request)
         endpoint = self._endpoint(request.endpoint)
         payload, payload_base64, content_type = self._payload(request)
         headers, sensitive = self._headers(request.headers or {})
         signed = chosen_signing(request.signing_secret, request.signing)
         secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
-        id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
         deliver_at = delivery_time(request.deliver_at, now, self._options.max_delay_ahead)
         sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
         return Delivery(
@@ -224,8 +244,12 @@ class Ingest:
         return None if policy == self._options.retry else policy
 
 
-def _status(delivery: Delivery) -> Status:
-    return scheduled_status(delivery) if delivery.deliver_at else pending_status(delivery, delivery.targets[0].id)
+def _check_scope(scope: str) -> None:
+    if not _CONFIG_ID.fullmatch(scope):
+        raise Rejected(
+            "invalid_config_id",
+            "a config id has 1 to 128 letters, digits and . _ : ~ -, and begins with a letter or a digit",
+        )
 
 
 def refuse_unbuilt(request: Enqueue) -> None:

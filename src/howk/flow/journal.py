@@ -7,15 +7,18 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from howk.domain.delivery import schedule
+from howk.domain.idempotency import scoped
 from howk.domain.offsets import Finished
 from howk.domain.records import (
     DEADLETTER,
+    KEYS,
     PENDING,
     RESULTS,
     SLOW,
     STATE,
     DeadLetter,
     Delivery,
+    KeyRecord,
     Result,
     Waiting,
     encode,
@@ -62,6 +65,11 @@ def waits_no_more(delivery: str) -> Record:
 def dead(letter: DeadLetter) -> Record:
     """A delivery given up; a record that nobody could read is kept under the name of the place where it stood."""
     return Record(DEADLETTER, letter.source or key_of(letter.scope, letter.id), encode(letter))
+
+
+def kept(record: KeyRecord) -> Record:
+    """An idempotency key, for the append that holds its delivery."""
+    return Record(KEYS, scoped(record.scope, record.key), encode(record))
 
 
 class Journal:

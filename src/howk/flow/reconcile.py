@@ -30,7 +30,7 @@ from howk.flow.projection import effect_of, judge, watermark_of
 from howk.flow.stage import each
 from howk.ports.clock import Clock
 from howk.ports.log import Entry, Place
-from howk.ports.state import Condition, Effect, HotState, Rebuild
+from howk.ports.state import Claim, Condition, Effect, HotState, Rebuild
 from howk.ports.telemetry import REBUILD, Meter, Reporter
 
 _read_delivery = reader(Delivery)
@@ -168,7 +168,7 @@ class Reconcile:
         )
 
     async def _mark_queued(self, batch: Sequence[Entry]) -> None:
-        await self._state.queued([(d.targets[0].id, d.series, d.gen) for d in _deliveries(batch)])
+        await self._state.release([Claim(d.targets[0].id, d.series, d.gen, b"", 0) for d in _deliveries(batch)])
 
     async def _note_pending(self, batch: Sequence[Entry]) -> None:
         await self._state.accept(_pending(batch))

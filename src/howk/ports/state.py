@@ -15,17 +15,29 @@ attempts go on (an unknown first attempt is current), everything else waits.
 **Leases** run on hot state's own clock. A claim that is not released before its lease ends, or whose owner died, is
 claimed again; embedded, the owner is the process. Due times are wall time.
 
+**Idempotency keys.** `claim_keys` is the one decision that says whether a request with a key is the first: at most
+one caller holds a key at a time, and every other one is told to wait for that caller's `accept`. A claim lives with
+its process and with nothing else: void at open, untouched by a rebuild. What was claimed may have come into the log,
+though, so keys may only be claimed while hot state holds what `howk.keys` holds: until an `accept` has said `whole`,
+and from `rebuild` on until one says it again, `claim_keys` raises `Transient`. `accept` stores what was read there
+together with the offset that is reached, and drops keys older than `ttl.idempotency_ttl`, a bounded number at a time;
+what the door says of a key may be forgotten with the process, since it is read again from `howk.keys`. A claim that was
+let go with `unknown` is taken up under its own id, and forgotten only after a minute and a `whole` since.
+
 **What may be forgotten.** That a delivery was accepted and is in flight is known to every call of the process that said
 so, and may die with it: `reconcile` notes again what the log has not finished. Everything that `apply` stored stays.
 
 **Bounds.** Ended statuses are kept for `ttl.status_ttl` from their end and at most `ttl.status_max` of them, oldest
-dropped first. Waiting deliveries are never dropped.
+dropped first. Waiting deliveries are never dropped. Claims of keys, and keys that were not yet read from `howk.keys`,
+have a bound of their own: above it `claim_keys` raises `Full`.
 """
 
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from howk.domain.delivery import Standing, Status
+from howk.domain.idempotency import End, Verdict
 
 
 class Ask(NamedTuple):
@@ -49,7 +61,7 @@ class Effect(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A retry that is due, leased to the caller. `record` is the delivery record to append."""
+    """A retry that is due, leased to the caller under `token`. `record` is the delivery record to append."""
 
     id: str
     series: int
@@ -64,6 +76,42 @@ class Claims(NamedTuple):
     due: Sequence[Claim]
     next_due: int
     waiting: int
+
+
+class KeyAsk(NamedTuple):
+    """Is this the first request under `key` (see `domain.idempotency.scoped`)? If so its delivery is to be `id`."""
+
+    key: str
+    body: str
+    id: str
+
+
+class KeyAnswer(NamedTuple):
+    """`id` is the one to append under (`MINE`) or to answer with (`REPLAY`). `settled` is done when a `BUSY` key is
+    worth asking about again; it is shared, and never cancelled by who waits for it."""
+
+    verdict: Verdict
+    id: str = ""
+    settled: "Future[None] | None" = None
+
+
+class KeyEnd(NamedTuple):
+    """What became of a claimed key (`domain.idempotency.ended`)."""
+
+    key: str
+    body: str
+    id: str
+    accepted_at: int
+    end: End = "kept"
+
+
+class Follow(NamedTuple):
+    """These keys were read from `howk.keys`, all that there are from `before` up to `reached` by partition. `whole`: up
+    to its end, as it was asked for after the `whole` before."""
+
+    before: Mapping[int, int]
+    reached: Mapping[int, int]
+    whole: bool = False
 
 
 class Condition(NamedTuple):
@@ -97,9 +145,20 @@ class Rebuild(Protocol):
 class HotState(Protocol):
     """See the module for the contract."""
 
-    async def accept(self, statuses: Sequence[Status]) -> None:
-        """Note accepted deliveries as pending, where nothing is known of them yet. One whose end was known and has been
-        forgotten may stay so."""
+    async def accept(
+        self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
+    ) -> Mapping[int, int]:
+        """Note accepted deliveries as pending, where nothing is known of them yet; one whose end was known and has been
+        forgotten may stay so. Note what became of keys that the caller held: `kept` answers every repeat from now on.
+
+        With `follow` the keys are what was read; it changes nothing when `before` is not what was reached last. Answers
+        with the offsets of `howk.keys` that are reached now.
+        """
+        ...
+
+    async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
+        """Judge keys (`domain.idempotency.judge`) and, where the verdict is `MINE`, hold them for the caller, who ends
+        each by `accept`. Nothing was claimed when it raises."""
         ...
 
     async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
@@ -119,11 +178,8 @@ class HotState(Protocol):
         ...
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        """These claims are in the log: they are no longer due. Claims whose lease was lost change nothing."""
-        ...
-
-    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
-        """These (id, series, gen) are in a stream already: where they are due, they no longer are."""
+        """These claims are in the log: they are no longer due. Claims whose lease was lost change nothing. With token 0
+        (id, series, gen) was found in a stream: it is no longer due, whoever leases it."""
         ...
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]: ...

@@ -160,6 +160,9 @@ class _Service:
         await insist(
             lambda: house.reconcile.recover(from_beginning=from_beginning), "reconcile", self._metrics, self._reporter
         )
+        await insist(house.recall.turn, "keys", self._metrics, self._reporter)
+        if "api" in self._roles:
+            self._loops.append(group.create_task(house.keys.run()))
         if "worker" in self._roles:
             self._loops.append(group.create_task(house.settle_stage.run()))
             await house.settle_stage.caught_up()
@@ -211,7 +214,7 @@ class _Service:
             return "howk is stopping"
         if not self._recovered:
             return "hot state is being brought up to date from the log"
-        problem = house.deliver_stage.problem or house.settle_stage.problem
+        problem = house.deliver_stage.problem or house.settle_stage.problem or house.recall.problem
         if problem:
             return problem
         try:
@@ -235,6 +238,7 @@ class _Service:
         self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True
         house.schedule.close()
+        house.keys.close()
         house.deliver_stage.close()
         drained = asyncio.ensure_future(self._drained(house, serving))
         aborted = asyncio.ensure_future(self._abort.wait())

@@ -119,7 +119,7 @@ class TTL:
     status_ttl: float = active(DURATION, "168h", "Status of a delivery, from its end.")
     status_max: int = active(COUNT, "2000000", "Most statuses of ended deliveries; the oldest go first.")
     stats_ttl: float = planned(DURATION, "48h", "Statistics.")
-    idempotency_ttl: float = planned(DURATION, "24h", "Idempotency keys, from acceptance.")
+    idempotency_ttl: float = active(DURATION, "24h", "Idempotency keys, from acceptance.")
     retry_data_ttl: float = planned(DURATION, "168h", "Accepted for the Go system's files: retry data never expires.")
 
 

@@ -26,6 +26,7 @@ from howk.flow import deliver, settle
 from howk.flow.deliver import Deliver, DeliverOptions
 from howk.flow.ingest import Ingest, IngestOptions
 from howk.flow.journal import Journal
+from howk.flow.recall import Recall
 from howk.flow.reconcile import Reconcile
 from howk.flow.schedule import Schedule
 from howk.flow.settle import Settle
@@ -105,6 +106,8 @@ class House:
     deliver_stage: Stage
     settle_stage: Stage
     schedule: Ticker
+    recall: Recall
+    keys: Ticker
 
 
 @contextlib.asynccontextmanager
@@ -126,7 +129,8 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
             )
         log = EmbeddedLog.open(directory, tools.clock)
         stack.push_async_callback(log.close)
-        state = EmbeddedState.open(directory, Keep(round(ttl.status_ttl * 1000), ttl.status_max), tools.clock)
+        keep = Keep(round(ttl.status_ttl * 1000), ttl.status_max, round(ttl.idempotency_ttl * 1000))
+        state = EmbeddedState.open(directory, keep, tools.clock)
         stack.push_async_callback(state.close)
         sender = OutboundSender(_sender_options(settings, trust))
         stack.push_async_callback(sender.close)
@@ -153,6 +157,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         lease=scheduler.lock_timeout,
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
+    recall = Recall(journal, state, clock, reporter, ttl=round(settings.ttl.idempotency_ttl * 1000))
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(
@@ -187,6 +192,8 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
             lazy_finish=True,
         ),
         schedule=ticker,
+        recall=recall,
+        keys=Ticker("keys", recall.turn, clock, meter, reporter),
     )
 
 

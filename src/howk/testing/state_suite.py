@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 
 from howk.domain.delivery import Standing, State, Status
-from howk.domain.errors import Conflict
+from howk.domain.errors import Conflict, Transient
+from howk.domain.idempotency import End, Verdict
 from howk.ports.clock import Clock
-from howk.ports.state import Ask, Claim, Effect, HotState
+from howk.ports.state import Ask, Claim, Effect, Follow, HotState, KeyAsk, KeyEnd
 from howk.testing.clock import ManualClock
 
 LEASE = 3_600.0
@@ -29,6 +30,8 @@ class StateSuite(ABC):
     """Milliseconds that the engine is to keep ended statuses."""
     status_max = 20
     """How many ended statuses the engine is to keep."""
+    key_ttl = 86_400_000
+    """Milliseconds that the engine is to keep idempotency keys."""
 
     @abstractmethod
     async def open_state(self, clock: Clock) -> HotState:
@@ -291,14 +294,169 @@ class StateSuite(ABC):
             ids = [claim.id for claims in rounds for claim in claims.due]
         assert sorted(ids) == [f"d{n:03}" for n in range(100)]
 
-    # Queued
+    # Queued: released by one who holds no lease
 
     async def test_what_is_queued_already_is_no_longer_due(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting("a", 1, 10), waiting("b", 2, 10), waiting("c", 1, 10)], {0: 1})
-            await state.queued([("a", 1, 1), ("b", 1, 1), ("c", 2, 1), ("?", 1, 0)])
+            found = (("a", 1, 1), ("b", 1, 1), ("c", 2, 1), ("?", 1, 0))
+            await state.release([Claim(*key, b"", 0) for key in found])
             assert sorted(claim.id for claim in await due(state, 100)) == ["b", "c"]
             assert list(await state.gate([ask("a", gen=1)])) == [True]
+
+    # Idempotency keys
+
+    async def test_of_many_who_claim_a_key_at_once_one_holds_it(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            calls = [state.claim_keys([asked("k", id_=f"id{n}"), asked(f"own{n}")], NOW) for n in range(20)]
+            found = [answer for answers in await asyncio.gather(*calls) for answer in answers]
+        assert sorted(answer.verdict.value for answer in found) == ["busy"] * 19 + ["mine"] * 21
+        assert all(bool(answer.settled) == (answer.verdict is Verdict.BUSY) for answer in found)
+
+    async def test_a_key_that_comes_twice_in_a_call_is_held_by_the_first(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            assert await verdicts(state, [asked("k", id_="one"), asked("k", id_="two")]) == [
+                (Verdict.MINE, "one"),
+                (Verdict.BUSY, ""),
+            ]
+
+    async def test_a_kept_key_answers_repeats_and_refuses_another_body(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k"), asked("other")], NOW)
+            await state.accept([pending("id of k")], [end_of(asked("k"))])
+            repeats = [asked("k", id_="new"), asked("k", "b"), asked("other")]
+            expected = [(Verdict.REPLAY, "id of k"), (Verdict.REUSED, ""), (Verdict.BUSY, "")]
+            assert await verdicts(state, repeats) == expected
+            assert await states(state, ["id of k"]) == ["pending"]
+
+    async def test_who_waits_for_a_key_is_woken_by_every_end_of_its_claim(self) -> None:
+        ends: tuple[End, ...] = ("kept", "void", "unknown")
+        async with self.whole() as state:
+            await read_whole(state)
+            for end in ends:
+                ask = asked(end)
+                await state.claim_keys([ask], NOW)
+                settled = [(await state.claim_keys([ask], NOW))[0].settled for _ in range(3)]
+                await state.accept((), [end_of(ask, end=end)])
+                async with asyncio.timeout(5):
+                    for future in settled:
+                        assert future is not None
+                        await future
+
+    async def test_a_void_claim_leaves_its_key_free_for_any_body(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k")], NOW)
+            await state.accept((), [end_of(asked("k"), end="void")])
+            assert await verdicts(state, [asked("k", "b", "second")]) == [(Verdict.MINE, "second")]
+
+    async def test_a_claim_of_unknown_end_is_taken_up_under_its_own_id(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k", id_="first")], NOW)
+            for end in ("unknown", "void", "unknown"):
+                await state.accept((), [end_of(asked("k"), "first", end=end)])
+                assert await verdicts(state, [asked("k", "b")]) == [(Verdict.REUSED, "")]
+                assert await verdicts(state, [asked("k", id_="second")]) == [(Verdict.MINE, "first")]
+            await state.accept((), [end_of(asked("k"), "first")])
+            assert await verdicts(state, [asked("k")]) == [(Verdict.REPLAY, "first")]
+
+    async def test_a_claim_of_unknown_end_is_forgotten_in_time_where_the_log_does_not_have_it(self) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await read_whole(state)
+            await state.claim_keys([asked("lost", id_="l"), asked("logged", id_="g"), asked("held", id_="h")], NOW)
+            await state.accept((), [end_of(asked(k), i, end="unknown") for k, i in (("lost", "l"), ("logged", "g"))])
+            clock.advance(120_000)
+            await read_whole(state)
+            await read_whole(state, [end_of(asked("logged"), "g")], 1)
+            asks = [asked("lost", "b", "new"), asked("logged"), asked("held")]
+            expected = [(Verdict.MINE, "new"), (Verdict.REPLAY, "g"), (Verdict.BUSY, "")]
+            assert await verdicts(state, asks, clock.now()) == expected
+
+    async def test_no_key_is_claimed_before_the_log_was_read_to_its_end(self) -> None:
+        async with self.whole() as state:
+            assert await waits_for_keys(state)
+            await state.accept((), [end_of(asked("k"), "logged")], Follow({}, {0: 3}))
+            assert await waits_for_keys(state)
+            assert dict(await state.accept(())) == {0: 3}
+            await state.accept((), (), Follow({0: 3}, {0: 3}, whole=True))
+            assert await verdicts(state, [asked("k"), asked("new")]) == [
+                (Verdict.REPLAY, "logged"),
+                (Verdict.MINE, "id of new"),
+            ]
+
+    async def test_what_was_read_from_elsewhere_than_where_it_ended_changes_nothing(self) -> None:
+        async with self.whole() as state:
+            await state.accept((), [end_of(asked("k"))], Follow({0: 2}, {0: 3}, whole=True))
+            assert dict(await state.accept(())) == {}
+            assert await waits_for_keys(state)
+
+    async def test_keys_that_were_read_are_there_after_a_reopen_with_their_offset(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state, [end_of(asked("read"))], 7)
+        async with self.opened() as state:
+            assert await waits_for_keys(state)
+            assert dict(await state.accept(())) == {0: 7}
+            await read_whole(state, (), 7)
+            assert await verdicts(state, [asked("read")]) == [(Verdict.REPLAY, "id of read")]
+
+    async def test_a_claim_is_void_at_the_next_open(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k")], NOW)
+        async with self.opened() as state:
+            await read_whole(state)
+            assert await verdicts(state, [asked("k", "b", "other")]) == [(Verdict.MINE, "other")]
+
+    async def test_of_a_key_that_was_read_twice_the_later_stands(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state, [end_of(asked("k"), "first"), end_of(asked("k"), "second")], 2)
+            await read_whole(state, [end_of(asked("l"), "first")], 3)
+            await read_whole(state, [end_of(asked("l"), "second")], 4)
+            assert await verdicts(state, [asked("k"), asked("l")]) == [
+                (Verdict.REPLAY, "second"),
+                (Verdict.REPLAY, "second"),
+            ]
+
+    async def test_a_key_that_is_read_while_it_is_held_is_kept_whatever_its_holder_says(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k")], NOW)
+            await read_whole(state, [end_of(asked("k"))], 1)
+            assert await verdicts(state, [asked("k")]) == [(Verdict.REPLAY, "id of k")]
+            await state.accept((), [end_of(asked("k"), end="unknown")])
+            assert await verdicts(state, [asked("k")]) == [(Verdict.REPLAY, "id of k")]
+
+    async def test_a_key_is_free_after_its_time_and_not_before(self) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await read_whole(state, [end_of(asked("read"))], 1)
+            await state.claim_keys([asked("said")], NOW)
+            await state.accept((), [end_of(asked("said"))])
+            repeats = [asked("read", id_="r"), asked("said", id_="s")]
+            clock.advance(self.key_ttl - 1)
+            await read_whole(state, (), 1)
+            assert [verdict for verdict, _ in await verdicts(state, repeats, clock.now())] == [Verdict.REPLAY] * 2
+            clock.advance(1)
+            await read_whole(state, (), 1)
+            assert await verdicts(state, repeats, clock.now()) == [(Verdict.MINE, "r"), (Verdict.MINE, "s")]
+
+    async def test_a_rebuild_forgets_keys_until_they_are_read_again_and_leaves_claims_to_their_holders(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state, [end_of(asked("read"))], 5)
+            await state.claim_keys([asked("held")], NOW)
+            await (await state.rebuild()).seal({})
+            assert await waits_for_keys(state)
+            assert dict(await state.accept(())) == {}
+            await read_whole(state)
+            assert await verdicts(state, [asked("read", "b", "new"), asked("held")]) == [
+                (Verdict.MINE, "new"),
+                (Verdict.BUSY, ""),
+            ]
 
     # Counts and bounds
 
@@ -541,5 +699,35 @@ async def conflicts(call: Awaitable[None]) -> bool:
     try:
         await call
     except Conflict:
+        return True
+    return False
+
+
+def asked(key: str, body: str = "a", id_: str = "") -> KeyAsk:
+    """A request under a key; its body's hash is a letter."""
+    return KeyAsk(key, body * 64, id_ or f"id of {key}")
+
+
+def end_of(ask: KeyAsk, id_: str = "", at: int = NOW, end: End = "kept") -> KeyEnd:
+    """What became of it."""
+    return KeyEnd(ask.key, ask.body, id_ or ask.id, at, end)
+
+
+async def read_whole(state: HotState, ends: Sequence[KeyEnd] = (), offset: int = 0) -> None:
+    """These keys were read from `howk.keys`, up to its end at this offset."""
+    before = await state.accept(())
+    await state.accept((), ends, Follow(before, {**before, 0: offset}, whole=True))
+
+
+async def verdicts(state: HotState, asks: Sequence[KeyAsk], now: int = NOW) -> list[tuple[Verdict, str]]:
+    """The verdicts on keys and the ids that come with them."""
+    return [(answer.verdict, answer.id) for answer in await state.claim_keys(asks, now)]
+
+
+async def waits_for_keys(state: HotState) -> bool:
+    """Whether no key may be claimed yet."""
+    try:
+        await state.claim_keys([asked("?")], NOW)
+    except Transient:
         return True
     return False

@@ -11,13 +11,17 @@ from msgspec.json import encode
 
 from howk._version import __version__
 from howk.domain.delivery import Status
-from howk.domain.errors import FieldProblem, Full, HowkError, Rejected
+from howk.domain.errors import Full, HowkError, Rejected
+from howk.domain.idempotency import body_hash
 from howk.domain.ids import is_delivery_id
 from howk.flow.ingest import Ingest
+from howk.flow.ingest import Request as Keyed
+from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
+from howk.web.keys import bad_key, one_key
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
 
@@ -29,6 +33,7 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
+_REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -142,24 +147,36 @@ class App:
                 raise Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
 
     async def _enqueue(self, request: Request, config_id: str) -> Reply:
-        if b"idempotency-key" in request.headers:
-            message = "this version does not have it yet; leave it out"
-            raise Rejected("not_supported", message, [FieldProblem("Idempotency-Key", message)])
-        item = read_enqueue(await self._read(request, self._limits.request, "api.max_request_size"))
         route = "/webhooks/{config_id}/enqueue"
+        header = request.headers.get(b"idempotency-key")
+        body = await self._read(request, self._limits.request, "api.max_request_size")
+        item = read_enqueue(body)
+        if header is not None or item.idempotency_key is not None:
+            keyed = Keyed(item, one_key(header, item.idempotency_key), body_hash(body))
+            return _first_or_again((await self._ingest.accept_keyed(config_id, (keyed,), route))[0], route)
         answer = (await self._ingest.accept(config_id, (item,), route))[0]
         if isinstance(answer, Rejected):
             raise answer
-        return Reply(202, b'{"webhook_id":"%b","status":"pending"}' % answer.encode(), route, [_JSON])
+        return Reply(202, _accepted(answer), route, [_JSON])
 
     async def _enqueue_batch(self, request: Request, config_id: str) -> Reply:
+        if b"idempotency-key" in request.headers:
+            raise bad_key("invalid_idempotency_key", "in a batch each webhook has a key of its own: idempotency_key")
         body = await self._read(request, self._limits.batch, "api.max_batch_size")
-        items = read_batch(body, self._limits.items)
+        items, raws = read_batch(body, self._limits.items)
         route = "/webhooks/{config_id}/enqueue/batch"
         good = [item for item in items if not isinstance(item, Rejected)]
-        answers = iter(await self._ingest.accept(config_id, good, route))
+        if any(item.idempotency_key is not None for item in good):
+            requests = [
+                Keyed(item, item.idempotency_key, body_hash(bytes(raw)) if item.idempotency_key is not None else "")
+                for item, raw in zip(items, raws, strict=True)
+                if not isinstance(item, Rejected)
+            ]
+            answers = iter(await self._ingest.accept_keyed(config_id, requests, route))
+        else:
+            answers = iter(await self._ingest.accept(config_id, good, route))
         outcomes = [item if isinstance(item, Rejected) else next(answers) for item in items]
-        accepted = sum([isinstance(outcome, str) for outcome in outcomes])
+        accepted = sum([isinstance(outcome, str | Accepted) for outcome in outcomes])
         document = {
             "accepted": accepted,
             "failed": len(outcomes) - accepted,
@@ -230,10 +247,23 @@ def _time(milliseconds: int) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _item(index: int, outcome: str | Rejected) -> dict[str, object]:
+def _accepted(webhook_id: str) -> bytes:
+    return b'{"webhook_id":"%b","status":"pending"}' % webhook_id.encode()
+
+
+def _first_or_again(answer: Answer, route: str) -> Reply:
+    if not isinstance(answer, Accepted):
+        raise answer
+    return Reply(202, _accepted(answer.id), route, [_JSON, *([_REPLAYED] if answer.replayed else [])])
+
+
+def _item(index: int, outcome: str | Answer) -> dict[str, object]:
     if isinstance(outcome, str):
         return {"index": index, "webhook_id": outcome, "status": "pending"}
-    return {"index": index, "code": outcome.code, "detail": str(outcome)}
+    if isinstance(outcome, Accepted):
+        again = {"replayed": True} if outcome.replayed else {}
+        return {"index": index, "webhook_id": outcome.id, "status": "pending", **again}
+    return {"index": index, "code": problem_of(outcome).code, "detail": str(outcome)}
 
 
 def _json(status: int, document: object, route: str) -> Reply:

@@ -39,8 +39,9 @@ def read_enqueue(body: bytes) -> Enqueue:
     return _read(body)
 
 
-def read_batch(body: bytes, most: int) -> list[Enqueue | Rejected]:
-    """The items of a batch, each a request or why it is none. Raises `Rejected` for the envelope itself."""
+def read_batch(body: bytes, most: int) -> tuple[list[Enqueue | Rejected], list[Raw]]:
+    """The items of a batch, each a request or why it is none, and their bytes as they came. Raises `Rejected` for the
+    envelope itself."""
     _check_text(body)
     items = _guarded(_decode_batch, body).webhooks
     if body.count(b'"webhooks"') > 1 or b"\\" in body[: body.find(b"[")]:
@@ -48,7 +49,7 @@ def read_batch(body: bytes, most: int) -> list[Enqueue | Rejected]:
     if not items or len(items) > most:
         message = f"{len(items)} items; from 1 to {most} are taken (api.max_batch)"
         raise Rejected("invalid_batch", message, [FieldProblem("webhooks", message)])
-    return [_read_item(item) for item in items]
+    return [_read_item(item) for item in items], items
 
 
 def _read_item(item: Raw) -> Enqueue | Rejected:
@@ -118,7 +119,7 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     if body.count(b"\\") != inside.count(b"\\"):
         return True
     quotes = body.count(b'"') - inside.count(b'"')
-    texts = (request.content_type, request.signing_secret, request.deliver_at)
+    texts = (request.content_type, request.signing_secret, request.idempotency_key, request.deliver_at)
     expected = 4 + 4 * sum([text is not None for text in texts])
     expected += 2 if payload is not UNSET else 0
     expected += 4 if request.payload_base64 is not UNSET else 0

@@ -25,7 +25,7 @@ PRAGMAS = (
     "cache_size=-32768",
 )
 
-_FORMAT = 1
+_FORMAT = 2
 _COMPRESS_ABOVE = 512
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
@@ -33,6 +33,8 @@ _SCHEMA = (
     "CREATE INDEX status_ended ON status (ended) WHERE ended > 0",
     "CREATE TABLE waiting (id TEXT PRIMARY KEY, series INT, gen INT, due INT, lease REAL, token INT, record BLOB)",
     "CREATE INDEX waiting_due ON waiting (due)",
+    "CREATE TABLE keys (key TEXT PRIMARY KEY, body BLOB, id TEXT, at INT) WITHOUT ROWID",
+    "CREATE INDEX keys_at ON keys (at)",
 )
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body)"
@@ -58,6 +60,7 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             session, boot, whole = (meta(connection, name) for name in ("session", "boot", "whole"))
             watermark(connection)
+            keys_reached(connection)
         finally:
             connection.close()
     except (sqlite3.DatabaseError, DecodeError, UnicodeDecodeError) as error:
@@ -80,10 +83,11 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def wipe(connection: sqlite3.Connection) -> None:
-    """Forget every delivery; the file is not valid until a rebuild is sealed."""
+    """Forget every delivery and every key; the file is not valid until a rebuild is sealed."""
     connection.execute("DELETE FROM status")
     connection.execute("DELETE FROM waiting")
-    set_meta(connection, watermark="{}", valid="")
+    connection.execute("DELETE FROM keys")
+    set_meta(connection, watermark="{}", keys="{}", valid="")
 
 
 def set_meta(connection: sqlite3.Connection, **values: str) -> None:
@@ -100,6 +104,11 @@ def meta(connection: sqlite3.Connection, name: str) -> str:
 def watermark(connection: sqlite3.Connection) -> dict[int, int]:
     """The next offset of `results` that is not yet in, by partition."""
     return decode_json(meta(connection, "watermark") or "{}", type=dict[int, int])
+
+
+def keys_reached(connection: sqlite3.Connection) -> dict[int, int]:
+    """The next offset of `howk.keys` that is not yet in, by partition."""
+    return decode_json(meta(connection, "keys") or "{}", type=dict[int, int])
 
 
 def set_watermark(connection: sqlite3.Connection, reached: Mapping[int, int]) -> None:

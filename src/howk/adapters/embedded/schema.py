@@ -17,7 +17,7 @@ from howk.domain.offsets import Finished
 from howk.ports.log import Entry, Place
 
 FORMAT = 1
-STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter")
+STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk.keys")
 TABLES = ("howk.state",)
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512

@@ -21,12 +21,14 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from howk.adapters.embedded import hot
+from howk.adapters.embedded import keys as key_table
 from howk.adapters.embedded.db import Checkpoints, connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.keys import Keys
 from howk.domain.delivery import Standing, Status, is_current
 from howk.domain.errors import Conflict, Transient
 from howk.ports.clock import Clock
-from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect
+from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect, Follow, KeyAnswer, KeyAsk, KeyEnd
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
@@ -37,10 +39,11 @@ _R = TypeVar("_R")
 
 
 class Keep(NamedTuple):
-    """How long ended statuses are kept, in milliseconds, and how many."""
+    """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are."""
 
     ttl: int
     most: int
+    keys: int = 86_400_000
 
 
 class EmbeddedState:
@@ -64,6 +67,7 @@ class EmbeddedState:
         self._in_flight: dict[str, None] = {}
         # Settled before the door has said that it was accepted, the last of them: that word then comes too late.
         self._early: dict[str, None] = {}
+        self._keys = Keys(hot.keys_reached(connection), keep.keys, clock)
         self._checkpoints = Checkpoints(path, _WAL_BYTES, ("synchronous=OFF",))
         self._closed = False
 
@@ -84,7 +88,9 @@ class EmbeddedState:
         hot.set_meta(connection, session=directory.run.session, boot=directory.run.boot, whole="")
         return cls(path, connection, Condition(not reason, reason, hot.watermark(connection)), keep, clock)
 
-    async def accept(self, statuses: Sequence[Status]) -> None:
+    async def accept(
+        self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
+    ) -> Mapping[int, int]:
         self._open()
         for status in statuses:
             if status.id not in self._early:
@@ -93,6 +99,22 @@ class EmbeddedState:
             with suppress(Transient):
                 # They are in the log: the door's answer stands. A disk that is full takes no more of them either.
                 self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - _MOST_YOUNG))
+        if follow:
+            self._follow(keys, follow)
+        elif keys:
+            self._keys.end(keys)
+        return self._keys.mark
+
+    def _follow(self, ends: Sequence[KeyEnd], follow: Follow) -> None:
+        if follow.before != self._keys.mark:
+            return
+        oldest = self._keys.oldest
+        if follow.reached != follow.before or self._read(lambda db: key_table.any_older(db, oldest)):
+            self._write(lambda db: key_table.store(db, ends, follow.reached, oldest))
+        self._keys.followed(ends, follow)
+
+    async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
+        return self._read(lambda db: self._keys.claim(db, asks, now))
 
     def _write_young(self, most: int) -> None:
         oldest = list(islice(self._young, most))
@@ -158,13 +180,12 @@ class EmbeddedState:
 
     async def release(self, claims: Sequence[Claim]) -> None:
         def drop(db: sqlite3.Connection) -> int:
-            tokens = {claim.token for claim in claims}
-            return sum([hot.drop_leased(db, token, [c.id for c in claims if c.token == token]) for token in tokens])
+            tokens = {claim.token for claim in claims if claim.token}
+            gone = sum([hot.drop_leased(db, token, [c.id for c in claims if c.token == token]) for token in tokens])
+            queued = [(claim.id, claim.series, claim.gen) for claim in claims if not claim.token]
+            return gone + (hot.unschedule(db, queued) if queued else 0)
 
         self._waiting -= self._write(drop)
-
-    async def queued(self, keys: Sequence[tuple[str, int, int]]) -> None:
-        self._waiting -= self._write(lambda db: hot.unschedule(db, keys))
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
         known = self._read(lambda db: hot.statuses(db, ids))
@@ -191,6 +212,7 @@ class EmbeddedState:
         self._young.clear()
         self._in_flight.clear()
         self._early.clear()
+        self._keys.wiped()
         return EmbeddedRebuild(self, self._epoch)
 
     async def restore(self, effects: Sequence[Effect], epoch: int) -> None:
