@@ -10,22 +10,23 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
-import uvicorn
 import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
 from howk.ports.telemetry import IN_FLIGHT
-from howk.runtime.door import Trust, listen, trust, url_of
+from howk.runtime.door import Trust, listen, room_for_connections, trust, url_of
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Lines, Metrics
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
+from howk.web.connection import Bounds
 from howk.web.guard import Guard
+from howk.web.server import Server
 
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
@@ -56,14 +57,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the service has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 class _Service:
@@ -119,7 +112,7 @@ class _Service:
         self._loops.append(group.create_task(house.schedule.run()))
         self._recovered = True
 
-    def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
+    def _server(self, house: House, trusted: Trust) -> Server:
         api = self._settings.api
 
         def expose() -> bytes:
@@ -135,20 +128,8 @@ class _Service:
             expose,
             lambda: self._unready(house),
         )
-        return _Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
-            )
-        )
+        bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
+        return Server(app, bounds, _REQUESTS_END_WITHIN)
 
     async def _unready(self, house: House) -> str:
         if self._stop.is_set():
@@ -174,7 +155,7 @@ class _Service:
             self._abort.set()
         self._stop.set()
 
-    async def _drain(self, house: House, server: uvicorn.Server, serving: "asyncio.Task[None]") -> int:
+    async def _drain(self, house: House, server: Server, serving: "asyncio.Task[None]") -> int:
         """Close the door, let what is in flight end within `delivery.drain`, and say what was cut."""
         self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True

@@ -52,8 +52,8 @@ class API:
 
     host: str = active(HOST, "127.0.0.1", "Address to listen on.")
     port: int = active(PORT, "8080", "Port to listen on; 0 takes a free one.")
-    read_timeout: float = planned(DURATION, "10s", "Longest wait for a whole request.")
-    write_timeout: float = planned(DURATION, "10s", "Longest wait for a client to take an answer.")
+    read_timeout: float = active(DURATION, "10s", "Longest wait for a whole request.")
+    write_timeout: float = active(DURATION, "10s", "Longest wait for a client to take an answer.")
     max_payload_size: int = active(SIZE, "1MiB", "Largest payload of one delivery.")
     max_request_size: int = active(SIZE, "2MiB", "Largest body of a request that carries one delivery.")
     max_batch_size: int = active(SIZE, "16MiB", "Largest body of a batch request.")

@@ -41,12 +41,13 @@ class Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request whose head is known; `body` reads the rest up to a bound."""
+    """A request whose head is known. `receive` reads its body; None where all of it is in `body` already."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
-    receive: Receive
+    receive: Receive | None = None
+    body: bytes = b""
 
 
 class Limits(NamedTuple):
@@ -83,23 +84,32 @@ class App:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive)
+        try:
+            reply = await self.respond(Request(scope["method"], scope["path"], dict(scope["headers"]), receive))
+        except Gone:
+            return
+        await _send(send, reply)
+
+    async def respond(self, request: Request) -> Reply:
+        """The answer to a request, whatever it is, counted. Raises `Gone` where nobody is left to get it."""
         self._under_way += 1
         try:
             if self._under_way > _MOST_UNDER_WAY:
                 raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
             reply = await self._answer(request)
         except Problem as problem:
-            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
+            return self.refuse(problem)
         except HowkError as error:
-            problem = problem_of(error)
-            reply = Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
-        except _Gone:
-            return
+            return self.refuse(problem_of(error))
         finally:
             self._under_way -= 1
         self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
-        await _send(send, reply)
+        return reply
+
+    def refuse(self, problem: Problem) -> Reply:
+        """A problem as an answer, counted; also for what a connection refuses before there is a request."""
+        self._meter.count(REQUESTS, 1, "refused", str(problem.status))
+        return Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
 
     async def _answer(self, request: Request) -> Reply:
         self._guard.check_host(request.headers)
@@ -169,13 +179,17 @@ class App:
         _check_kind(request.headers)
         if int(request.headers.get(b"content-length", b"0")) > limit:
             raise _too_large(limit, setting)
+        if request.receive is None:
+            if len(request.body) > limit:
+                raise _too_large(limit, setting)
+            return request.body
         chunks: list[bytes] = []
         size = 0
         try:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise _Gone
+                    raise Gone
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 self._being_read += len(chunk)
@@ -242,13 +256,14 @@ def _allow(request: Request, *methods: str) -> None:
         )
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The client left before its request was whole."""
 
 
 def _check_kind(headers: Mapping[bytes, bytes]) -> None:
     """Asking for the content type is what keeps a web page's plain form from posting here."""
-    media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    given = headers.get(b"content-type", b"")
+    media = given if given == b"application/json" else given.partition(b";")[0].strip().lower()
     if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
         raise Problem(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     if headers.get(b"content-encoding", b"identity") != b"identity":

@@ -2,6 +2,7 @@
 same person's browser (DNS rebinding, cross-site posts)."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from urllib.parse import urlsplit
@@ -22,8 +23,7 @@ class Guard:
         """Raises `Problem` for a name that is not this machine's own, and for another site's page."""
         if not self._loopback_only:
             return
-        host = headers.get(b"host", b"").decode("latin-1")
-        if _name(host) not in _LOOPBACK:
+        if not _is_loopback(headers.get(b"host", b"")):
             raise Problem(
                 421,
                 "host_not_allowed",
@@ -49,6 +49,11 @@ class Guard:
                 "send a key of api.keys: Authorization: Bearer <key>",
                 headers=[(b"www-authenticate", b"Bearer")],
             )
+
+
+@lru_cache(maxsize=256)
+def _is_loopback(host: bytes) -> bool:
+    return _name(host.decode("latin-1")) in _LOOPBACK
 
 
 def _name(host: str) -> str:
