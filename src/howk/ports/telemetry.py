@@ -67,6 +67,8 @@ Event = Literal[
     "stage_stalled",
     "undecodable",
     "cut_off",
+    "certificate_renewed",
+    "certificate_refused",
 ]
 
 

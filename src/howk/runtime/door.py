@@ -79,10 +79,11 @@ def listen(host: str, port: int) -> socket.socket:
     return door
 
 
-def url_of(door: socket.socket) -> str:
+def url_of(door: socket.socket, *, tls: bool = False) -> str:
     """What a client writes to reach it."""
     host, port = door.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def room_for_connections() -> int:

@@ -22,6 +22,7 @@ from howk.runtime.door import Trust, listen, room_for_connections, trust, url_of
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Lines, Metrics
 from howk.runtime.settings import Settings
+from howk.runtime.tls import Certificate, open_certificate
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.connection import Bounds
@@ -68,6 +69,7 @@ class _Service:
         self._reporter = reporter
         self._announce = announce
         self._metrics = Metrics()
+        self._certificate: Certificate | None = None
         self._recovered = False
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
@@ -75,6 +77,7 @@ class _Service:
 
     async def run(self) -> int:
         trusted = trust(self._settings)
+        self._certificate = open_certificate(self._settings.api.tls)
         tools = Tools(SystemClock(), SystemRandom(), self._metrics, self._reporter)
         with contextlib.closing(listen(self._settings.api.host, self._settings.api.port)) as door:
             async with engines(self._settings, trusted, tools) as opened:
@@ -90,12 +93,13 @@ class _Service:
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
         server = self._server(house, trusted)
-        self._say_start(url_of(door), trusted)
+        url = url_of(door, tls=self._certificate is not None)
+        self._say_start(url, trusted)
         self._settle_memory()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
             self._loops = [group.create_task(house.deliver_stage.run()), group.create_task(self._open(house, group))]
-            self._announce(url_of(door))
+            self._announce(url)
             await self._stop.wait()
             code = await self._drain(house, server, serving)
             for loop in (serving, *self._loops):
@@ -129,7 +133,12 @@ class _Service:
             lambda: self._unready(house),
         )
         bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
-        return Server(app, bounds, _REQUESTS_END_WITHIN)
+        tls = self._certificate.context if self._certificate else None
+        return Server(app, bounds, _REQUESTS_END_WITHIN, tls, self._renew)
+
+    def _renew(self) -> None:
+        if self._certificate is not None:
+            self._certificate.renew(self._reporter)
 
     async def _unready(self, house: House) -> str:
         if self._stop.is_set():

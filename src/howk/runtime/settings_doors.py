@@ -28,6 +28,16 @@ TLSVersion = Literal["1.2", "1.3"]
 
 
 @dataclass(frozen=True, slots=True)
+class DoorTLS:
+    """TLS of the HTTP door; the certificate is read again when its files change."""
+
+    cert: str = active(FILE, "", "File of the certificate chain, in PEM; setting it turns TLS on.")
+    key: str = active(FILE, "", "File of the certificate's key, in PEM, without a passphrase.")
+    client_ca: str = active(FILE, "", "File of the CA that clients' certificates must come from.")
+    min_version: TLSVersion = active(choice("1.2", "1.3"), "1.2", "Oldest version of TLS spoken.")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerTLS:
     """TLS of a door; files are read again when they change."""
 
@@ -68,7 +78,7 @@ class API:
         listed(KEY_HASH), "", "SHA-256 hashes, in hex, of the API keys that may call.", secret=True
     )
     rate_limit: RateLimit = section(RateLimit)
-    tls: ServerTLS = section(ServerTLS)
+    tls: DoorTLS = section(DoorTLS)
 
 
 @dataclass(frozen=True, slots=True)
