@@ -231,6 +231,24 @@ async def test_with_keys_only_their_bearers_come_in_and_health_stays_open(corrid
         assert answer.status_code == 202
 
 
+async def test_a_key_that_comes_too_often_is_told_when_to_come_back_and_others_are_not(corridor: Corridor) -> None:
+    hashes = [sha256(key).hexdigest() for key in (b"hk_one", b"hk_two")]
+    guard = Guard(hashes, loopback_only=False, rate=2, now=corridor.clock.monotonic)
+    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+    one, two = ({"authorization": f"Bearer hk_{name}"} for name in ("one", "two"))
+    async with _client(_app(corridor, guard)) as door:
+        answers = [await door.post(ENQUEUE, json=body, headers=one) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        assert answers[2].json()["code"] == "rate_limited"
+        assert answers[2].headers["retry-after"] == "1"
+        assert (await door.post(ENQUEUE, json=body, headers=two)).status_code == 202
+        assert (await door.get("/health")).status_code == 200
+        corridor.clock.advance(500)
+        again = [(await door.post(ENQUEUE, json=body, headers=one)).status_code for _ in range(2)]
+        assert again == [202, 429]
+    assert await _accepted(corridor) == 4
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

@@ -126,7 +126,7 @@ class _Service:
         app = App(
             house.ingest,
             house.engines.state,
-            Guard(trusted.keys, loopback_only=trusted.loopback),
+            Guard(trusted.keys, loopback_only=trusted.loopback, rate=api.rate_limit.key),
             Limits(api.max_request_size, api.max_batch_size, api.max_batch),
             self._metrics,
             expose,

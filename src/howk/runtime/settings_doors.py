@@ -51,7 +51,7 @@ class ServerTLS:
 class RateLimit:
     """Requests that each caller may make at the door; 0 sets no limit."""
 
-    key: float = planned(RATE, "0", "Requests of one API key.")
+    key: float = active(RATE, "0", "Requests of one API key; those without one, at an open door, count together.")
     tenant: float = planned(RATE, "0", "Requests of one tenant.")
     source: float = planned(RATE, "0", "Requests to one source.")
 
