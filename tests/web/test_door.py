@@ -1,5 +1,6 @@
 """The door from outside: every answer of the routes, and that a refusal changes nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from tests.support import Corridor, running
 
 from howk.domain.records import PENDING
+from howk.runtime.dependencies import dependencies
 from howk.testing.receiver import Receiver
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.health import Dependency, examine
 
 ENQUEUE = "/webhooks/app/enqueue"
 BATCH = "/webhooks/app/enqueue/batch"
@@ -304,6 +307,38 @@ async def test_metrics_move_with_what_happens(corridor: Corridor, door: httpx.As
         'howk_http_requests_total{route="refused",status="400"} 1.0',
     ):
         assert line in text, text
+
+
+async def test_health_names_each_dependency_that_was_asked_and_what_is_wrong_with_it(corridor: Corridor) -> None:
+    async def deaf() -> str:
+        return await asyncio.Future[str]()
+
+    ours = dependencies(corridor.engines)
+    found = await examine((*ours, Dependency("deaf", deaf)), within=0.05)
+    assert [(finding.name, finding.error) for finding in found.dependencies] == [
+        ("log", None),
+        ("hot_state", None),
+        ("deaf", "no answer within 0.05 s"),
+    ]
+    house, metrics = corridor.house, corridor.metrics
+    guard = Guard((), loopback_only=True)
+    app = App(
+        house.ingest, corridor.engines.state, guard, Limits(1, 1, 1), metrics, metrics.expose, _never, dependencies=ours
+    )
+    async with _client(app) as door:
+        answer = await door.get("/health/dependencies")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+        assert all(finding["latency_ms"] >= 0 for finding in answer.json()["dependencies"])
+        await corridor.engines.state.rebuild()
+        await corridor.engines.log.close()
+        answer = await door.get("/health/dependencies")
+        assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+        assert [(each["ok"], bool(each["error"])) for each in answer.json()["dependencies"]] == [(False, True)] * 2
+        assert (await door.post("/health/dependencies")).status_code == 405
+
+
+async def _never() -> str:
+    return "this test does not ask"
 
 
 async def test_a_log_that_cannot_write_gets_503_with_when_to_come_back(

@@ -18,6 +18,7 @@ import uvloop
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
 from howk.ports.telemetry import IN_FLIGHT
+from howk.runtime.dependencies import dependencies
 from howk.runtime.door import Trust, listen, room_for_connections, trust, url_of
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Lines, Metrics
@@ -131,6 +132,7 @@ class _Service:
             self._metrics,
             expose,
             lambda: self._unready(house),
+            dependencies(house.engines),
         )
         bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
         tls = self._certificate.context if self._certificate else None

@@ -3,7 +3,7 @@
 Everything that can be known of a request before its body is read is checked before. Times go out as RFC 3339.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
+from howk.web.health import Dependency, examine
 from howk.web.problems import Headers, Problem, problem_of
 
 Message = MutableMapping[str, Any]
@@ -59,7 +60,8 @@ class Limits(NamedTuple):
 
 
 class App:
-    """The ASGI application. `readiness` says why the process is not ready, "" when it is."""
+    """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
+    stands on."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class App:
         meter: Meter,
         expose: Callable[[], bytes],
         readiness: Callable[[], Awaitable[str]],
+        dependencies: Sequence[Dependency] = (),
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -78,6 +81,7 @@ class App:
         self._meter = meter
         self._expose = expose
         self._readiness = readiness
+        self._dependencies = tuple(dependencies)
         self._being_read = 0
         self._under_way = 0
 
@@ -123,6 +127,10 @@ class App:
         if path == "/ready":
             _allow(request, "GET", "HEAD")
             return await self._ready()
+        if path == "/health/dependencies":
+            _allow(request, "GET", "HEAD")
+            health = await examine(self._dependencies)
+            return _json(200 if health.status == "ok" else 503, health, path)
         if path == "/metrics":
             _allow(request, "GET")
             return Reply(200, self._expose(), "/metrics", [_TEXT])
