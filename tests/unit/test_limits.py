@@ -1,7 +1,7 @@
 """Shares: every free place goes to somebody who asks, and over time in the ratio of the weights."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from howk.domain.limits import Bucket, Rates, Shares, take_token
@@ -78,6 +78,7 @@ def _admitted(rate: float, burst: float, gaps: list[float]) -> list[float]:
     return admitted
 
 
+@settings(deadline=None)
 @given(_RATE, st.floats(min_value=1, max_value=100), _GAPS)
 def test_in_any_span_no_more_come_in_than_the_burst_and_the_rate_allow(
     rate: float, burst: float, gaps: list[float]
@@ -88,6 +89,7 @@ def test_in_any_span_no_more_come_in_than_the_burst_and_the_rate_allow(
             assert last - first + 1 <= burst + rate * (times[last] - times[first]) + 1e-6 * len(times)
 
 
+@settings(deadline=None)
 @given(_RATE, st.floats(min_value=1, max_value=100), _GAPS)
 def test_who_waits_as_told_comes_in_and_who_does_not_is_told_again(
     rate: float, burst: float, gaps: list[float]
@@ -103,11 +105,13 @@ def test_who_waits_as_told_comes_in_and_who_does_not_is_told_again(
             assert take_token(bucket, rate, burst, now + wait)[1] == 0
 
 
+@settings(deadline=None)
 @given(_RATE, st.integers(min_value=1, max_value=200))
 def test_who_keeps_to_the_rate_is_never_refused(rate: float, count: int) -> None:
     assert len(_admitted(rate, max(1.0, rate), [1.0001 / rate] * count)) == count
 
 
+@settings(deadline=None)
 @given(_RATE, st.floats(min_value=0, max_value=1e6))
 def test_a_clock_that_steps_back_gains_nothing(rate: float, back: float) -> None:
     bucket, _ = take_token(None, rate, 1.0, 1e6)

@@ -55,7 +55,7 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-_NOT_BUILT = ("idempotency_key", "signing", "ordering_key", "deliver_at", "max_age", "retry")
+NOT_BUILT = ("idempotency_key", "signing", "ordering_key", "deliver_at", "max_age", "retry")
 
 
 class IngestOptions(NamedTuple):
@@ -210,7 +210,7 @@ def _signing(secret: str | None) -> tuple[str, ...]:
 
 def refuse_unbuilt(request: Enqueue) -> None:
     """What this version can't do is refused by name: taking it in silence would break what was asked for."""
-    asked = [name for name in _NOT_BUILT if bytes(getattr(request, name)) not in (b"", _NULL)]
+    asked = [name for name in NOT_BUILT if bytes(getattr(request, name)) not in (b"", _NULL)]
     if asked:
         problems = [FieldProblem(name, "this version does not have it yet; leave it out") for name in asked]
         raise Rejected("not_supported", f"{', '.join(asked)} can't be used yet", problems)

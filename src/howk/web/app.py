@@ -19,6 +19,7 @@ from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
+from howk.web.openapi import document
 from howk.web.problems import Headers, Problem, problem_of
 
 Message = MutableMapping[str, Any]
@@ -131,6 +132,9 @@ class App:
             _allow(request, "GET", "HEAD")
             health = await examine(self._dependencies)
             return _json(200 if health.status == "ok" else 503, health, path)
+        if path == "/openapi.json":
+            _allow(request, "GET", "HEAD")
+            return Reply(200, document(), path, [_JSON])
         if path == "/metrics":
             _allow(request, "GET")
             return Reply(200, self._expose(), "/metrics", [_TEXT])
@@ -169,12 +173,12 @@ class App:
         answers = iter(await self._ingest.accept(config_id, good, route))
         outcomes = [item if isinstance(item, Rejected) else next(answers) for item in items]
         accepted = sum([isinstance(outcome, str) for outcome in outcomes])
-        document = {
+        summary = {
             "accepted": accepted,
             "failed": len(outcomes) - accepted,
             "webhooks": [_item(index, outcome) for index, outcome in enumerate(outcomes)],
         }
-        return _json(202 if accepted else 422, document, route)
+        return _json(202 if accepted else 422, summary, route)
 
     async def _status(self, webhook_id: str) -> Reply:
         found = (await self._state.status((webhook_id,)))[0] if is_delivery_id(webhook_id) else None
@@ -249,8 +253,8 @@ def _item(index: int, outcome: str | Rejected) -> dict[str, object]:
     return {"index": index, "code": outcome.code, "detail": str(outcome)}
 
 
-def _json(status: int, document: object, route: str) -> Reply:
-    return Reply(status, encode(document), route, [_JSON])
+def _json(status: int, body: object, route: str) -> Reply:
+    return Reply(status, encode(body), route, [_JSON])
 
 
 def _allow(request: Request, *methods: str) -> None:
