@@ -1,6 +1,7 @@
 """The door's connections from outside, in raw bytes: order, endings, deadlines and bounds."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -300,6 +301,28 @@ async def test_stopping_answers_what_is_under_way_and_closes_idle_connections(
         assert await wire.rest() == b""
         async with asyncio.timeout(10):
             await door.done
+
+
+async def test_a_fault_of_howk_is_answered_and_told(corridor: Corridor, slow: Slow) -> None:
+    def broken() -> float:
+        raise ZeroDivisionError
+
+    told: list[BaseException | None] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context.get("exception")))
+    guard, limits, metrics = (
+        Guard((), loopback_only=True, rate=1, now=broken),
+        Limits(1_000, 1_000, 5),
+        corridor.metrics,
+    )
+    app = App(corridor.house.ingest, corridor.engines.state, guard, limits, metrics, metrics.expose, slow)
+    async with serving(app) as door, Wire.open(door.port) as wire:
+        wire.write(post(GOOD), post(GOOD))
+        answer = await wire.answer()
+        assert (answer.status, answer.closes, answer.json()["code"]) == (500, True, "internal")
+        assert await wire.rest() == b""
+    gc.collect()
+    assert [type(error) for error in told] == [ZeroDivisionError]
 
 
 SHORT = BOUNDS._replace(read_timeout=0.3, write_timeout=0.3, keep_alive=0.3)
