@@ -1,10 +1,10 @@
 """Shares: every free place goes to somebody who asks, and over time in the ratio of the weights."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from howk.domain.limits import Allowance, Shares
+from howk.domain.limits import Allowance, Bucket, Rates, Shares, take_token
 
 turns = st.lists(
     st.tuples(st.integers(1, 30), st.booleans(), st.booleans(), st.booleans()).map(lambda t: (t[0], t[1:])), max_size=40
@@ -81,3 +81,66 @@ def test_an_allowance_lets_so_many_a_second_pass_and_accounts_for_all_others(rat
     last = allowance.take(now + 1000)
     assert last is not None
     assert told + last == left_out
+
+
+_RATE = st.floats(min_value=0.01, max_value=10_000)
+_GAPS = st.lists(st.floats(min_value=0, max_value=30), min_size=1, max_size=60)
+
+
+def _admitted(rate: float, burst: float, gaps: list[float]) -> list[float]:
+    bucket: Bucket | None = None
+    now, admitted = 0.0, []
+    for gap in gaps:
+        now += gap
+        bucket, wait = take_token(bucket, rate, burst, now)
+        if not wait:
+            admitted.append(now)
+    return admitted
+
+
+@settings(deadline=None)
+@given(_RATE, st.floats(min_value=1, max_value=100), _GAPS)
+def test_in_any_span_no_more_come_in_than_the_burst_and_the_rate_allow(
+    rate: float, burst: float, gaps: list[float]
+) -> None:
+    times = _admitted(rate, burst, gaps)
+    for first in range(len(times)):
+        for last in range(first, len(times)):
+            assert last - first + 1 <= burst + rate * (times[last] - times[first]) + 1e-6 * len(times)
+
+
+@settings(deadline=None)
+@given(_RATE, st.floats(min_value=1, max_value=100), _GAPS)
+def test_who_waits_as_told_comes_in_and_who_does_not_is_told_again(
+    rate: float, burst: float, gaps: list[float]
+) -> None:
+    bucket: Bucket | None = None
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        bucket, wait = take_token(bucket, rate, burst, now)
+        assert wait <= 1 / rate + 1e-6
+        if wait:
+            assert take_token(bucket, rate, burst, now + wait / 2)[1] > 0
+            assert take_token(bucket, rate, burst, now + wait)[1] == 0
+
+
+@settings(deadline=None)
+@given(_RATE, st.integers(min_value=1, max_value=200))
+def test_who_keeps_to_the_rate_is_never_refused(rate: float, count: int) -> None:
+    assert len(_admitted(rate, max(1.0, rate), [1.0001 / rate] * count)) == count
+
+
+@settings(deadline=None)
+@given(_RATE, st.floats(min_value=0, max_value=1e6))
+def test_a_clock_that_steps_back_gains_nothing(rate: float, back: float) -> None:
+    bucket, _ = take_token(None, rate, 1.0, 1e6)
+    assert take_token(bucket, rate, 1.0, 1e6 - back)[1] > 0
+
+
+def test_callers_do_not_share_and_are_forgotten_oldest_first() -> None:
+    rates = Rates(1.0, 2)
+    assert [rates.take(caller, 0.0) > 0 for caller in ("a", "a", "b", "b")] == [False, True, False, True]
+    assert rates.take("c", 0.0) == 0
+    assert rates.take("b", 0.0) > 0
+    assert rates.take("a", 0.0) == 0

@@ -15,8 +15,10 @@ KEYS = list(keys_of(Settings))
 REFERENCE = Path(__file__).parents[2] / "docs/reference/settings.md"
 
 IN_EFFECT = """
-    config data_dir api.host api.port api.max_payload_size api.max_request_size api.max_batch_size
-    api.max_batch api.auth api.keys delivery.timeout delivery.connect_timeout delivery.max_in_flight
+    config data_dir api.host api.port api.read_timeout api.write_timeout api.max_payload_size api.max_request_size
+    api.max_batch_size api.max_batch api.auth api.keys api.tls.cert api.tls.key api.tls.client_ca api.tls.min_version
+    api.rate_limit.key
+    delivery.timeout delivery.connect_timeout delivery.max_in_flight
     delivery.max_idle_conns
     delivery.max_conns_per_host delivery.idle_conn_timeout delivery.tls_handshake_timeout
     delivery.response_capture delivery.max_age delivery.max_delay_ahead

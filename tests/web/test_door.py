@@ -1,5 +1,6 @@
 """The door from outside: every answer of the routes, and that a refusal changes nothing."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -11,9 +12,11 @@ import pytest
 from tests.support import Corridor, running
 
 from howk.domain.records import PENDING
+from howk.runtime.dependencies import dependencies
 from howk.testing.receiver import Receiver
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.health import Dependency, examine
 from howk.web.refusals import Refusals
 
 ENQUEUE = "/webhooks/app/enqueue"
@@ -324,6 +327,24 @@ async def test_with_keys_only_their_bearers_come_in_and_health_stays_open(corrid
         assert answer.status_code == 202
 
 
+async def test_a_key_that_comes_too_often_is_told_when_to_come_back_and_others_are_not(corridor: Corridor) -> None:
+    hashes = [sha256(key).hexdigest() for key in (b"hk_one", b"hk_two")]
+    guard = Guard(hashes, loopback_only=False, rate=2, now=corridor.clock.monotonic)
+    body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+    one, two = ({"authorization": f"Bearer hk_{name}"} for name in ("one", "two"))
+    async with _client(_app(corridor, guard)) as door:
+        answers = [await door.post(ENQUEUE, json=body, headers=one) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        assert answers[2].json()["code"] == "rate_limited"
+        assert answers[2].headers["retry-after"] == "1"
+        assert (await door.post(ENQUEUE, json=body, headers=two)).status_code == 202
+        assert (await door.get("/health")).status_code == 200
+        corridor.clock.advance(500)
+        again = [(await door.post(ENQUEUE, json=body, headers=one)).status_code for _ in range(2)]
+        assert again == [202, 429]
+    assert await _accepted(corridor) == 4
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -379,6 +400,46 @@ async def test_metrics_move_with_what_happens(corridor: Corridor, door: httpx.As
         'howk_http_requests_total{route="refused",status="400"} 1.0',
     ):
         assert line in text, text
+
+
+async def test_health_names_each_dependency_that_was_asked_and_what_is_wrong_with_it(corridor: Corridor) -> None:
+    async def deaf() -> str:
+        return await asyncio.Future[str]()
+
+    ours = dependencies(corridor.engines)
+    found = await examine((*ours, Dependency("deaf", deaf)), within=0.05)
+    assert [(finding.name, finding.error) for finding in found.dependencies] == [
+        ("log", None),
+        ("hot_state", None),
+        ("deaf", "no answer within 0.05 s"),
+    ]
+    house, metrics = corridor.house, corridor.metrics
+    guard = Guard((), loopback_only=True)
+    app = App(
+        house.ingest,
+        corridor.engines.state,
+        guard,
+        Limits(1, 1, 1),
+        metrics,
+        metrics.expose,
+        _never,
+        Refusals(corridor.notes),
+        ours,
+    )
+    async with _client(app) as door:
+        answer = await door.get("/health/dependencies")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+        assert all(finding["latency_ms"] >= 0 for finding in answer.json()["dependencies"])
+        await corridor.engines.state.rebuild()
+        await corridor.engines.log.close()
+        answer = await door.get("/health/dependencies")
+        assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+        assert [(each["ok"], bool(each["error"])) for each in answer.json()["dependencies"]] == [(False, True)] * 2
+        assert (await door.post("/health/dependencies")).status_code == 405
+
+
+async def _never() -> str:
+    return "this test does not ask"
 
 
 async def test_a_log_that_cannot_write_gets_503_with_when_to_come_back(

@@ -1,6 +1,48 @@
-"""Decisions about shares and bounds: who gets how much of what is free."""
+"""Decisions about shares and bounds: who gets how much of what is free, and who has to wait."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Bucket(NamedTuple):
+    """Tokens that were left at an instant, in seconds."""
+
+    tokens: float
+    at: float
+
+
+def take_token(bucket: Bucket | None, rate: float, burst: float, now: float) -> tuple[Bucket, float]:
+    """Take one token of a bucket that gains `rate` a second up to `burst`, at least 1; None is a full one.
+
+    The bucket afterwards, and 0.0 where a token was there, else the seconds until one is. A refusal takes nothing. A
+    clock that steps back gains nothing and loses nothing.
+    """
+    if bucket is None:
+        return Bucket(burst - 1, now), 0.0
+    tokens = min(burst, bucket.tokens + max(0.0, now - bucket.at) * rate)
+    # What is owed by less than rounding is there: a caller that waited as it was told comes in.
+    if tokens >= 1 - 1e-9:
+        return Bucket(max(0.0, tokens - 1), now), 0.0
+    return Bucket(tokens, now), (1 - tokens) / rate
+
+
+class Rates:
+    """A token bucket for each caller, with a burst of one second. At most `most` are kept; the one longest unasked is
+    dropped, and begins full when it is back."""
+
+    def __init__(self, rate: float, most: int) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate)
+        self._most = most
+        self._buckets: dict[str, Bucket] = {}
+
+    def take(self, caller: str, now: float) -> float:
+        """0.0 where the caller may go on, else the seconds it has to wait."""
+        bucket, wait = take_token(self._buckets.pop(caller, None), self._rate, self._burst, now)
+        self._buckets[caller] = bucket
+        if len(self._buckets) > self._most:
+            del self._buckets[next(iter(self._buckets))]
+        return wait
 
 
 class Shares:

@@ -60,7 +60,7 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-_NOT_BUILT = ("ordering_key",)
+NOT_BUILT = ("ordering_key",)
 
 
 class Request(NamedTuple):
@@ -254,7 +254,7 @@ def _check_scope(scope: str) -> None:
 
 def refuse_unbuilt(request: Enqueue) -> None:
     """What this version can't do is refused by name: taking it in silence would break what was asked for."""
-    asked = [name for name in _NOT_BUILT if bytes(getattr(request, name)) not in (b"", _NULL)]
+    asked = [name for name in NOT_BUILT if bytes(getattr(request, name)) not in (b"", _NULL)]
     if asked:
         problems = [FieldProblem(name, "this version does not have it yet; leave it out") for name in asked]
         raise Rejected("not_supported", f"{', '.join(asked)} can't be used yet", problems)

@@ -99,6 +99,8 @@ Event = Literal[
     "refused",
     "internal",
     "lines_dropped",
+    "certificate_renewed",
+    "certificate_refused",
 ]
 
 ATTEMPT_LEVELS: Mapping[str, Level] = {

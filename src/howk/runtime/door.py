@@ -1,6 +1,8 @@
 """Which address the door may be opened on, and what an open door allows: decided from the settings before anything
 starts, refused in words."""
 
+import contextlib
+import resource
 import socket
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -8,6 +10,9 @@ from typing import NamedTuple
 from howk.domain.addresses import AddressPolicy
 from howk.domain.errors import Permanent
 from howk.runtime.settings import Settings
+
+_MOST_CONNECTIONS = 8_192
+_FEWEST_CONNECTIONS = 64
 
 
 class Trust(NamedTuple):
@@ -74,7 +79,21 @@ def listen(host: str, port: int, setting: str = "--port or HOWK_API_PORT") -> so
     return door
 
 
-def url_of(door: socket.socket) -> str:
+def url_of(door: socket.socket, *, tls: bool = False) -> str:
     """What a client writes to reach it."""
     host, port = door.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def room_for_connections() -> int:
+    """How many connections the door keeps: at most half of the files this process may open, which it first raises as
+    far as it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(_FEWEST_CONNECTIONS, min(_MOST_CONNECTIONS, allowed // 2))

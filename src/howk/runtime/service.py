@@ -10,27 +10,29 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
-import uvicorn
 import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
 from howk.ports.telemetry import REBUILD, Metric
-from howk.runtime.door import Trust, listen, trust, url_of
+from howk.runtime.dependencies import dependencies
+from howk.runtime.door import Trust, listen, room_for_connections, trust, url_of
 from howk.runtime.lines import Lines
 from howk.runtime.loading import Loaded
 from howk.runtime.observability import Metrics
 from howk.runtime.readings import Readings
 from howk.runtime.roles import EVERY, Rebuilding, Role, missing, named
 from howk.runtime.settings import Settings
+from howk.runtime.tls import Certificate, open_certificate
 from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
+from howk.web.connection import Bounds
 from howk.web.guard import Guard
-from howk.web.health import HealthDoor
 from howk.web.refusals import Refusals
+from howk.web.server import Server
 
 # Writer threads wait for the interpreter lock beside a busy loop: they get it within half a millisecond.
 _SWITCH_INTERVAL = 0.0005
@@ -72,14 +74,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the service has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 class _Watched(Metrics):
     """Metrics whose rebuild is watched."""
 
@@ -112,6 +106,7 @@ class _Service:
         self._roles = roles
         self._rebuilding = rebuilding
         self._metrics = _Watched(rebuilding.progress) if "reconciler" in roles else Metrics()
+        self._certificate: Certificate | None = None
         self._recovered = False
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
@@ -119,6 +114,7 @@ class _Service:
 
     async def run(self) -> int:
         trusted = trust(self._settings)
+        self._certificate = open_certificate(self._settings.api.tls)
         tools = Tools(SystemClock(), SystemRandom(), self._metrics, self._reporter)
         with contextlib.closing(self._listen()) as door:
             async with engines(self._settings, trusted, tools) as opened:
@@ -139,14 +135,15 @@ class _Service:
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
         server = self._server(house, trusted)
-        self._say_start(url_of(door), trusted)
+        url = url_of(door, tls=self._certificate is not None)
+        self._say_start(url, trusted)
         self._settle_memory()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
             if "worker" in self._roles:
                 self._loops.append(group.create_task(house.deliver_stage.run()))
             self._loops.append(group.create_task(self._open(house, group)))
-            self._announce(url_of(door))
+            self._announce(url)
             await self._stop.wait()
             code = await self._drain(house, server, serving)
             for loop in (serving, *self._loops):
@@ -176,7 +173,7 @@ class _Service:
             self._rebuilding.whole(*await house.engines.state.counts())
             self._stop.set()
 
-    def _server(self, house: House, trusted: Trust) -> uvicorn.Server:
+    def _server(self, house: House, trusted: Trust) -> Server:
         api = self._settings.api
         readings = Readings(house, self._metrics, self._reporter)
 
@@ -187,27 +184,22 @@ class _Service:
         app = App(
             house.ingest,
             house.engines.state,
-            Guard(trusted.keys, loopback_only=trusted.loopback),
+            Guard(trusted.keys, loopback_only=trusted.loopback, rate=api.rate_limit.key),
             Limits(api.max_request_size, api.max_batch_size, api.max_batch),
             self._metrics,
             expose,
             lambda: self._unready(house),
             Refusals(self._reporter),
+            dependencies(house.engines),
+            "" if "api" in self._roles else named(self._roles),
         )
-        return _Server(
-            uvicorn.Config(
-                app if "api" in self._roles else HealthDoor(app, named(self._roles)),
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
-            )
-        )
+        bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
+        tls = self._certificate.context if self._certificate else None
+        return Server(app, bounds, _REQUESTS_END_WITHIN, tls, self._renew)
+
+    def _renew(self) -> None:
+        if self._certificate is not None:
+            self._certificate.renew(self._reporter)
 
     async def _unready(self, house: House) -> str:
         if self._stop.is_set():
@@ -233,7 +225,7 @@ class _Service:
             self._abort.set()
         self._stop.set()
 
-    async def _drain(self, house: House, server: uvicorn.Server, serving: "asyncio.Task[None]") -> int:
+    async def _drain(self, house: House, server: Server, serving: "asyncio.Task[None]") -> int:
         """Close the door, let what is in flight end within `delivery.drain`, and say what was cut."""
         self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True

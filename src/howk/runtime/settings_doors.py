@@ -28,6 +28,16 @@ TLSVersion = Literal["1.2", "1.3"]
 
 
 @dataclass(frozen=True, slots=True)
+class DoorTLS:
+    """TLS of the HTTP door; the certificate is read again when its files change."""
+
+    cert: str = active(FILE, "", "File of the certificate chain, in PEM; setting it turns TLS on.")
+    key: str = active(FILE, "", "File of the certificate's key, in PEM, without a passphrase.")
+    client_ca: str = active(FILE, "", "File of the CA that clients' certificates must come from.")
+    min_version: TLSVersion = active(choice("1.2", "1.3"), "1.2", "Oldest version of TLS spoken.")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerTLS:
     """TLS of a door; files are read again when they change."""
 
@@ -41,7 +51,7 @@ class ServerTLS:
 class RateLimit:
     """Requests that each caller may make at the door; 0 sets no limit."""
 
-    key: float = planned(RATE, "0", "Requests of one API key.")
+    key: float = active(RATE, "0", "Requests of one API key; those without one, at an open door, count together.")
     tenant: float = planned(RATE, "0", "Requests of one tenant.")
     source: float = planned(RATE, "0", "Requests to one source.")
 
@@ -52,8 +62,8 @@ class API:
 
     host: str = active(HOST, "127.0.0.1", "Address to listen on.")
     port: int = active(PORT, "8080", "Port to listen on; 0 takes a free one.")
-    read_timeout: float = planned(DURATION, "10s", "Longest wait for a whole request.")
-    write_timeout: float = planned(DURATION, "10s", "Longest wait for a client to take an answer.")
+    read_timeout: float = active(DURATION, "10s", "Longest wait for a whole request.")
+    write_timeout: float = active(DURATION, "10s", "Longest wait for a client to take an answer.")
     max_payload_size: int = active(SIZE, "1MiB", "Largest payload of one delivery.")
     max_request_size: int = active(SIZE, "2MiB", "Largest body of a request that carries one delivery.")
     max_batch_size: int = active(SIZE, "16MiB", "Largest body of a batch request.")
@@ -68,7 +78,7 @@ class API:
         listed(KEY_HASH), "", "SHA-256 hashes, in hex, of the API keys that may call.", secret=True
     )
     rate_limit: RateLimit = section(RateLimit)
-    tls: ServerTLS = section(ServerTLS)
+    tls: DoorTLS = section(DoorTLS)
 
 
 @dataclass(frozen=True, slots=True)

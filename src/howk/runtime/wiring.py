@@ -211,8 +211,6 @@ def refusals(settings: Settings) -> list[str]:
             f"api.max_payload_size and delivery.response_capture make records of up to {largest} bytes, and the log "
             f"takes {EmbeddedLog.capabilities.max_record}: lower one of them"
         )
-    if settings.api.tls.cert or settings.api.tls.key:
-        problems.append("api.tls is set, but this version does not serve TLS: put a proxy in front of it and unset it")
     return problems
 
 

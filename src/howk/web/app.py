@@ -3,7 +3,7 @@
 Everything that can be known of a request before its body is read is checked before. Times go out as RFC 3339.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -21,7 +21,9 @@ from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
+from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
+from howk.web.openapi import document
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
 
@@ -33,6 +35,7 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
+_ASIDE = frozenset({"/health", "/healthz", "/health/dependencies", "/ready", "/metrics"})
 _REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -47,12 +50,13 @@ class Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request whose head is known; `body` reads the rest up to a bound."""
+    """A request whose head is known. `receive` reads its body; None where all of it is in `body` already."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
-    receive: Receive
+    receive: Receive | None = None
+    body: bytes = b""
 
 
 class Limits(NamedTuple):
@@ -64,7 +68,8 @@ class Limits(NamedTuple):
 
 
 class App:
-    """The ASGI application. `readiness` says why the process is not ready, "" when it is."""
+    """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
+    stands on."""
 
     def __init__(
         self,
@@ -76,6 +81,8 @@ class App:
         expose: Callable[[], bytes],
         readiness: Callable[[], Awaitable[str]],
         refusals: Refusals,
+        dependencies: Sequence[Dependency] = (),
+        aside: str = "",
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -85,39 +92,52 @@ class App:
         self._expose = expose
         self._readiness = readiness
         self._refusals = refusals
+        self._dependencies = tuple(dependencies)
+        self._aside = aside
         self._being_read = 0
         self._under_way = 0
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive)
+        try:
+            reply = await self.respond(Request(scope["method"], scope["path"], dict(scope["headers"]), receive))
+        except Gone:
+            return
+        await _send(send, reply)
+
+    async def respond(self, request: Request) -> Reply:
+        """The answer to a request, whatever it is, counted. Raises `Gone` where nobody is left to get it."""
         self._under_way += 1
         try:
             if self._under_way > _MOST_UNDER_WAY:
                 raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
             reply = await self._answer(request)
         except Problem as problem:
-            reply = self._refuse(request, problem)
+            return self.refuse(problem, request.method)
         except HowkError as error:
-            reply = self._refuse(request, problem_of(error))
-        except _Gone:
-            return
+            return self.refuse(problem_of(error), request.method)
+        except Gone:
+            raise
         except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
             problem = self._refusals.failed(request.method, error)
             reply = Reply(problem.status, problem.body(), "failed", [_PROBLEM])
         finally:
             self._under_way -= 1
         self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
-        await _send(send, reply)
+        return reply
 
-    def _refuse(self, request: Request, problem: Problem) -> Reply:
-        self._refusals.refused(request.method, problem)
+    def refuse(self, problem: Problem, method: str = "") -> Reply:
+        """A problem as an answer, counted and told; also for what a connection refuses before there is a request."""
+        self._refusals.refused(method, problem)
+        self._meter.count(REQUESTS, 1, "refused", str(problem.status))
         return Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
 
     async def _answer(self, request: Request) -> Reply:
         self._guard.check_host(request.headers)
         path = request.path
+        if self._aside and path not in _ASIDE:
+            raise Problem(404, "not_found", f"this is {self._aside}, which serves health and metrics only")
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
@@ -127,6 +147,13 @@ class App:
         if path == "/ready":
             _allow(request, "GET", "HEAD")
             return await self._ready()
+        if path == "/health/dependencies":
+            _allow(request, "GET", "HEAD")
+            health = await examine(self._dependencies)
+            return _json(200 if health.status == "ok" else 503, health, path)
+        if path == "/openapi.json":
+            _allow(request, "GET", "HEAD")
+            return Reply(200, document(), path, [_JSON])
         if path == "/metrics":
             _allow(request, "GET")
             return Reply(200, self._expose(), "/metrics", [_TEXT])
@@ -177,12 +204,12 @@ class App:
             answers = iter(await self._ingest.accept(config_id, good, route))
         outcomes = [item if isinstance(item, Rejected) else next(answers) for item in items]
         accepted = sum([isinstance(outcome, str | Accepted) for outcome in outcomes])
-        document = {
+        summary = {
             "accepted": accepted,
             "failed": len(outcomes) - accepted,
             "webhooks": [_item(index, outcome) for index, outcome in enumerate(outcomes)],
         }
-        return _json(202 if accepted else 422, document, route)
+        return _json(202 if accepted else 422, summary, route)
 
     async def _status(self, webhook_id: str) -> Reply:
         found = (await self._state.status((webhook_id,)))[0] if is_delivery_id(webhook_id) else None
@@ -195,13 +222,17 @@ class App:
         _check_kind(request.headers)
         if int(request.headers.get(b"content-length", b"0")) > limit:
             raise _too_large(limit, setting)
+        if request.receive is None:
+            if len(request.body) > limit:
+                raise _too_large(limit, setting)
+            return request.body
         chunks: list[bytes] = []
         size = 0
         try:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise _Gone
+                    raise Gone
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 self._being_read += len(chunk)
@@ -266,8 +297,8 @@ def _item(index: int, outcome: str | Answer) -> dict[str, object]:
     return {"index": index, "code": problem_of(outcome).code, "detail": str(outcome)}
 
 
-def _json(status: int, document: object, route: str) -> Reply:
-    return Reply(status, encode(document), route, [_JSON])
+def _json(status: int, body: object, route: str) -> Reply:
+    return Reply(status, encode(body), route, [_JSON])
 
 
 def _allow(request: Request, *methods: str) -> None:
@@ -281,13 +312,14 @@ def _allow(request: Request, *methods: str) -> None:
         )
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The client left before its request was whole."""
 
 
 def _check_kind(headers: Mapping[bytes, bytes]) -> None:
     """Asking for the content type is what keeps a web page's plain form from posting here."""
-    media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    given = headers.get(b"content-type", b"")
+    media = given if given == b"application/json" else given.partition(b";")[0].strip().lower()
     if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
         raise Problem(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     if headers.get(b"content-encoding", b"identity") != b"identity":

@@ -1,28 +1,54 @@
-"""The door of a process that takes no webhooks: health, readiness and metrics of the application behind it, and for
-everything else an answer that says where it is."""
+"""What howk stands on, asked one by one: dependencies come in, what each answered and how fast goes out."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
-from howk.web.app import App, Receive, Send
-from howk.web.problems import Problem
+from msgspec import Struct
 
-_OPEN = ("/health", "/healthz", "/ready", "/metrics")
+from howk.domain.errors import HowkError
+
+_WITHIN = 5.0
 
 
-class HealthDoor:
-    """The ASGI application; `roles` names what runs behind it."""
+class Dependency(NamedTuple):
+    """`ask` answers what is wrong, "" when nothing is; it may also raise what howk raises."""
 
-    def __init__(self, app: App, roles: str) -> None:
-        self._app = app
-        self._roles = roles
+    name: str
+    ask: Callable[[], Awaitable[str]]
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"].startswith("/health/"):
-            await self._app(scope, receive, send)
-            return
-        detail = f"this is {self._roles}, which serves health and metrics only: the role api takes webhooks"
-        body = Problem(404, "not_found", detail).body()
-        headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 404, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+
+class Finding(Struct, frozen=True):
+    """One dependency, as it was when it was asked. `error` is null when it is well."""
+
+    name: str
+    ok: bool
+    latency_ms: float
+    error: str | None
+
+
+class Health(Struct, frozen=True):
+    """All of them; `failing` when one is."""
+
+    status: str
+    dependencies: list[Finding]
+
+
+async def examine(dependencies: Sequence[Dependency], within: float = _WITHIN) -> Health:
+    """Ask them in turn, each for at most `within` seconds."""
+    findings = [await _ask(dependency, within) for dependency in dependencies]
+    return Health("ok" if all(finding.ok for finding in findings) else "failing", findings)
+
+
+async def _ask(dependency: Dependency, within: float) -> Finding:
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(within):
+            error = await dependency.ask()
+    except TimeoutError:
+        error = f"no answer within {within:g} s"
+    except HowkError as raised:
+        error = str(raised)
+    latency = round((time.perf_counter() - began) * 1000, 3)
+    return Finding(dependency.name, not error, latency, error or None)

@@ -1,0 +1,173 @@
+"""The document of the door: whole, consistent in itself, and what the routes really answer."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from msgspec.json import decode
+from tests.support import Corridor, opened
+
+from howk.runtime.dependencies import dependencies
+from howk.web.app import App, Limits
+from howk.web.guard import Guard
+from howk.web.openapi import ROUTES, Route, document
+from howk.web.refusals import Refusals
+
+DOCUMENT = json.loads(document())
+GOOD = {"endpoint": "http://127.0.0.1:9/", "payload": {"a": 1}, "headers": {"A": "b"}, "max_attempts": 3}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _route(method: str, path: str) -> Route:
+    for route in ROUTES:
+        if route.method == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route.path), path):
+            return route
+    raise AssertionError(f"{method} {path} is not in the document")
+
+
+def _check(answer: httpx.Response) -> None:
+    """The answer is one the document knows."""
+    bodies = _route(answer.request.method, answer.request.url.path).answers[answer.status_code]
+    media = answer.headers["content-type"].partition(";")[0]
+    assert media in bodies, (answer.status_code, media)
+    if bodies[media] is not None:
+        decode(answer.content, type=bodies[media])
+
+
+@pytest.fixture
+async def corridor(tmp_path: Path) -> Any:
+    async with opened(tmp_path) as found:
+        await found.house.reconcile.recover()
+        yield found
+
+
+@pytest.fixture
+def client(corridor: Corridor) -> Callable[..., httpx.AsyncClient]:
+    def client(reason: str = "", **guarded: Any) -> httpx.AsyncClient:
+        async def readiness() -> str:
+            return reason
+
+        house, engines, metrics = corridor.house, corridor.engines, corridor.metrics
+        guard = Guard(guarded.pop("keys", ()), loopback_only=True, **guarded)
+        limits = Limits(2_000, 5_000, 5)
+        asked, refusals = dependencies(engines), Refusals(corridor.notes)
+        app = App(house.ingest, engines.state, guard, limits, metrics, metrics.expose, readiness, refusals, asked)
+        headers = {"content-type": "application/json"}
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080", headers=headers)
+
+    return client
+
+
+def test_the_document_is_consistent_in_itself() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    for reference in _references(DOCUMENT):
+        found: Any = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+    operations = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES)
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            named = [parameter["name"] for parameter in operation.get("parameters", [])]
+            assert named == re.findall(r"\{(\w+)\}", path)
+            assert all(response["description"] for response in operation["responses"].values())
+
+
+def test_every_route_of_the_reference_is_in_the_document_and_the_reverse() -> None:
+    reference = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text()
+    section = reference.partition("## Routes")[2].partition("##")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    listed = set(re.findall(r"`(?:GET |POST )?(/[^` ]*)`", "\n".join(rows)))
+    assert listed == set(DOCUMENT["paths"])
+
+
+def test_fields_that_are_not_built_yet_are_not_offered() -> None:
+    offered = set(DOCUMENT["components"]["schemas"]["Webhook"]["properties"])
+    assert {"endpoint", "payload", "headers", "signing", "deliver_at", "retry", "idempotency_key"} <= offered
+    assert "ordering_key" not in offered
+
+
+async def test_the_door_serves_it(client: Callable[..., httpx.AsyncClient]) -> None:
+    async with client() as door:
+        answer = await door.get("/openapi.json")
+        assert (answer.status_code, answer.json()) == (200, DOCUMENT)
+        _check(answer)
+
+
+async def test_every_documented_route_exists_and_takes_no_other_method(
+    client: Callable[..., httpx.AsyncClient],
+) -> None:
+    async with client() as door:
+        for route in ROUTES:
+            path = re.sub(r"\{\w+\}", "wh_00000000000000000000000000", route.path)
+            answer = await door.request(route.method, path)
+            _check(answer)
+            assert answer.status_code != 404 or answer.json()["detail"].startswith("no webhook")
+            other = "GET" if route.method == "POST" else "POST"
+            refused = await door.request(other, path)
+            assert refused.status_code == 405
+            assert route.method in refused.headers["allow"]
+
+
+async def test_answers_are_as_the_document_has_them(client: Callable[..., httpx.AsyncClient]) -> None:
+    enqueue, batch = "/webhooks/app/enqueue", "/webhooks/app/enqueue/batch"
+    async with client() as door:
+        answers = [
+            await door.post(enqueue, json=GOOD),
+            await door.post(enqueue, content=b"{"),
+            await door.post(enqueue, json={"payload": 1}),
+            await door.post(enqueue, json={**GOOD, "payload": "x" * 3_000}),
+            await door.post(enqueue, json=GOOD, headers={"content-type": "text/plain"}),
+            await door.post(enqueue, json=GOOD, headers={"host": "evil.example"}),
+            await door.post(enqueue, json=GOOD, headers={"origin": "http://evil.example"}),
+            await door.post(batch, json={"webhooks": [GOOD, {"payload": 1}]}),
+            await door.post(batch, json={"webhooks": [{"payload": 1}]}),
+            await door.post(batch, json={"webhooks": []}),
+            await door.get("/webhooks/wh_00000000000000000000000000/status"),
+        ]
+        found = [answer.status_code for answer in answers]
+        assert found == [202, 400, 422, 413, 415, 421, 403, 202, 422, 422, 404]
+        answers.append(await door.get(f"/webhooks/{answers[0].json()['webhook_id']}/status"))
+        assert answers[-1].status_code == 200
+        for answer in answers:
+            _check(answer)
+
+
+async def test_refusals_of_the_guard_and_of_what_is_not_ready_are_as_the_document_has_them(
+    client: Callable[..., httpx.AsyncClient], corridor: Corridor
+) -> None:
+    keys = [sha256(b"hk_right").hexdigest()]
+    async with client("it starts", keys=keys, rate=1, now=corridor.clock.monotonic) as door:
+        right = {"authorization": "Bearer hk_right"}
+        answers = [
+            await door.post("/webhooks/app/enqueue", json=GOOD),
+            await door.post("/webhooks/app/enqueue", json=GOOD, headers=right),
+            await door.post("/webhooks/app/enqueue", json=GOOD, headers=right),
+            await door.get("/ready"),
+        ]
+        await corridor.engines.log.close()
+        answers.append(await door.get("/health/dependencies"))
+        corridor.clock.advance(2_000)
+        answers.append(await door.post("/webhooks/app/enqueue", json=GOOD, headers=right))
+        assert [answer.status_code for answer in answers] == [401, 202, 429, 503, 503, 503]
+        for answer in answers:
+            _check(answer)
+            declared = DOCUMENT["paths"][_route(answer.request.method, answer.request.url.path).path]
+            responses = declared[answer.request.method.lower()]["responses"]
+            assert str(answer.status_code) in responses
