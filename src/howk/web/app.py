@@ -137,7 +137,11 @@ class App:
         self._guard.check_host(request.headers)
         path = request.path
         if self._aside and path not in _ASIDE:
-            raise Problem(404, "not_found", f"this is {self._aside}, which serves health and metrics only")
+            raise Problem(
+                404,
+                "not_found",
+                f"this is {self._aside}, which serves health and metrics only: the role api takes webhooks",
+            )
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
