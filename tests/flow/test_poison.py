@@ -219,6 +219,28 @@ def running_with_breaking_sender(
     return running(folder)
 
 
+@pytest.mark.parametrize(("status", "state", "starts"), [(503, "dead", 2), (200, "delivered", 1)])
+async def test_an_answer_that_howk_fails_on_is_an_outcome_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, state: str, starts: int
+) -> None:
+    def fragile(*_: object) -> object:
+        raise ZeroDivisionError("s3cr3t")
+
+    monkeypatch.setattr(deliver, "judge_answer", fragile)
+    async with Receiver(status=status) as receiver, running(tmp_path, retry__jitter=0.0) as corridor:
+        webhook_id = await corridor.send(receiver.url, max_attempts=2)
+        if starts == 2:
+            await corridor.failed(webhook_id, attempts=1)
+            corridor.clock.advance(10_000)
+        ended = await corridor.ended(webhook_id)
+        assert (ended.state, ended.attempts, ended.last_status_code) == (state, starts, status)
+        assert receiver.total == starts
+        await asyncio.wait_for(corridor.house.deliver_stage.drained(), 10)
+        told = [message for event, message in corridor.notes.lines if event == "poison"]
+        assert len(told) == starts
+        assert all("ZeroDivisionError" in message and "s3cr3t" not in message for message in told)
+
+
 async def test_a_result_that_crashes_settle_is_a_dead_letter_and_the_others_settle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

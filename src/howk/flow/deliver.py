@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec.structs import replace
 
 from howk.domain.endpoints import Endpoint, parse_endpoint, public_form, rejoin
-from howk.domain.errors import Undecodable
+from howk.domain.errors import Undecodable, whereabouts
 from howk.domain.outcome import capture, judge_answer, next_state, retry_after
 from howk.domain.records import VERSION, Delivery, Result, Target, reader
 from howk.domain.sealing import Sealer, Secrets
@@ -30,6 +30,7 @@ from howk.ports.telemetry import (
     ATTEMPTS,
     DURATION,
     ERRORS,
+    POISON,
     STALE,
     Attempt,
     Meter,
@@ -37,6 +38,7 @@ from howk.ports.telemetry import (
 )
 
 GROUP = "deliver"
+_FAULT = "howk failed on this answer"
 
 _NOTHING = Secrets()
 _read = reader(Delivery)
@@ -281,15 +283,28 @@ class Deliver:
             self.cut_off += 1
             return
         now = self._clock.now()
-        retry = job.delivery.retry
-        on_status = retry.on_status if retry else ()
-        outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error, on_status)
         self._durations.append(answer.timings.total)
         if answer.failure:
             self._failures[answer.failure] += 1
-        result = _result(job, now, outcome, answer, reason, error, self._options)
+        result = attempted(lambda: self._judged(job, answer, now), lambda error: self._tell_fault(job, error))
+        if result is None:
+            # Without an outcome the entry would stay in hand for ever. What was delivered is not sent again for it.
+            outcome = "delivered" if 200 <= answer.status < 300 else "failed"
+            answer = Answer(status=answer.status)
+            result = _result(job, now, outcome, answer, error=_FAULT)
         self._note(result, job, answer)
         job.batch.done(journal.outcome(result, job.delivery.ordering_key))
+
+    def _judged(self, job: _Job, answer: Answer, now: int) -> Result:
+        retry = job.delivery.retry
+        on_status = retry.on_status if retry else ()
+        outcome, reason, error = judge_answer(answer.status, answer.failure, answer.error, on_status)
+        return _result(job, now, outcome, answer, reason, error, self._options)
+
+    def _tell_fault(self, job: _Job, error: Exception) -> None:
+        source = job.batch.entry.source
+        self._reporter.fail("poison", f"{_FAULT}: {whereabouts(error)}", stage=GROUP, source=source)
+        self._meter.count(POISON, 1, GROUP)
 
 
 def _jobs(batch: Sequence[Entry], emit: Emit) -> tuple[list[_Job], list[tuple[Entry, str]]]:

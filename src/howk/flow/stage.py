@@ -155,11 +155,6 @@ class Stage:
     async def _reached(self, place: Place) -> int:
         return (await self._journal.log.progress(place.stream, self.group))[place].next
 
-    @property
-    def in_hand(self) -> int:
-        """Entries read whose outcome is not durable yet."""
-        return self._in_hand
-
     def backlog(self) -> dict[str, int]:
         """Records not fetched yet, about, of each lane; none before the stage reads."""
         lanes = zip(self._lanes, self._consumers, strict=bool(self._consumers))
@@ -354,11 +349,13 @@ async def insist(act: Callable[[], Awaitable[_T]], who: str, meter: Meter, repor
             await asyncio.sleep(min(error.retry_after * failures, _MAX_PAUSE))
 
 
-def attempted(act: Callable[[], _T]) -> _T | None:
-    """What `act` returns, None when it raises: for a second look at what may have made a room fail."""
+def attempted(act: Callable[[], _T], tell: Callable[[Exception], None] = lambda _: None) -> _T | None:
+    """What `act` returns, None when it raises: for a room that goes on without it. `tell` gets the unforeseen error
+    where it has not been said already."""
     try:
         return act()
-    except Exception:  # noqa: BLE001 - what it was has been said when the room failed
+    except Exception as error:  # noqa: BLE001 - one record or answer must not hold up the others
+        tell(error)
         return None
 
 
