@@ -5,7 +5,9 @@ Grammar: RFC 3986, with the host as resolvers and IDNA (RFC 3490) read it; heade
 """
 
 import re
+from base64 import b32encode
 from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 
 from howk.domain.addresses import literal_address
@@ -95,6 +97,14 @@ def public_form(url: str) -> str:
         scheme, rest = "", url
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+@lru_cache(maxsize=16_384)
+def endpoint_id(scope: str, public: str) -> str:
+    """The id of a direct delivery's endpoint, `ep_` and 26 characters: one for a scope and a URL without userinfo and
+    query, so that tenants share no endpoint, and what is kept of one needs no URL as its key."""
+    digest = sha256(f"{scope}\n{public}".encode()).digest()
+    return "ep_" + b32encode(digest).decode()[:26]
 
 
 def _escaped(match: re.Match[str]) -> str:

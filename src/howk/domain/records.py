@@ -108,7 +108,8 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     attempt: the delivery waits for its `not_before`.
 
     All but a delivered result carry the delivery, cut to its target: all that a retry or a dead letter needs.
-    `undecodable` carries the bytes that could not be read and where they stood (`stream/partition/offset`).
+    `endpoint` is the id of the one that was called, "" where none was. `undecodable` carries the bytes that could not
+    be read and where they stood (`stream/partition/offset`).
     """
 
     v: int
@@ -131,6 +132,7 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     source: str = ""
     raw_base64: str = ""
     deliver_at: int = 0
+    endpoint: str = ""
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):

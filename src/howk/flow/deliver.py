@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec.structs import replace
 
-from howk.domain.endpoints import Endpoint, parse_endpoint, public_form, rejoin
+from howk.domain.endpoints import Endpoint, endpoint_id, parse_endpoint, public_form, rejoin
 from howk.domain.errors import Undecodable, whereabouts
 from howk.domain.outcome import capture, judge_answer, next_state, retry_after
 from howk.domain.records import VERSION, Delivery, Result, Target, reader
@@ -412,6 +412,7 @@ def _result(
     delivery, target = job.delivery, job.target
     status = answer.status if answer else 0
     duration = round(answer.timings.total * 1000) if answer else 0
+    endpoint = endpoint_id(delivery.scope, target.endpoint)
     if outcome == "delivered":
         return Result(
             v=VERSION,
@@ -427,6 +428,7 @@ def _result(
             duration=duration,
             status_code=status,
             deliver_at=delivery.deliver_at,
+            endpoint=endpoint,
         )
     response = None
     if answer and answer.status and options:
@@ -450,4 +452,5 @@ def _result(
         retry_after=retry_after(status, answer.headers, now) if answer else 0,
         response=response,
         delivery=cut,
+        endpoint=endpoint,
     )

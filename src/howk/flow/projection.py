@@ -37,11 +37,14 @@ async def judge_results(
     return [Judged(entry, result, *move) for entry, result, move in zip(batch, results, moves, strict=True)]
 
 
-def effect_of(moved: Moved) -> Effect:
-    """What a move changes in hot state."""
+def effect_of(judged: Judged) -> Effect | None:
+    """What a judged result changes in hot state, None for history."""
+    moved, endpoint = judged.moved, judged.result.endpoint
+    if moved is None:
+        return None
     if moved.waiting is None:
-        return Effect(moved.status)
-    return Effect(moved.status, moved.waiting.due_at, encode(moved.waiting.delivery))
+        return Effect(moved.status, endpoint=endpoint)
+    return Effect(moved.status, moved.waiting.due_at, encode(moved.waiting.delivery), endpoint)
 
 
 def watermark_of(batch: Sequence[Entry]) -> dict[int, int]:

@@ -102,7 +102,7 @@ class Reconcile:
     async def _settle_again(self, batch: Sequence[Entry]) -> None:
         # What these decisions append is in the log: they were finished in the same act.
         judged = await judge(batch, self._state, self._policy)
-        await self._state.apply([effect_of(item.moved) for item in judged if item.moved], watermark_of(batch))
+        await self._state.apply([effect for item in judged if (effect := effect_of(item))], watermark_of(batch))
 
     async def _rebuild(self, reason: str, finished: dict[Place, int]) -> None:
         first_start = not any(finished.values())

@@ -42,9 +42,7 @@ class Settle:
 
     def _end(self, judged: Sequence[Judged], emit: Emit) -> None:
         # All of them before the first is emitted: what raises here leaves none half done.
-        emissions = [
-            Emission(entry, records_of(moved, before), moved and effect_of(moved)) for entry, _, moved, before in judged
-        ]
+        emissions = [Emission(item.entry, records_of(item.moved, item.before), effect_of(item)) for item in judged]
         for emission in emissions:
             emit(emission)
         self._measure(judged)

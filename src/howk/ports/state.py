@@ -58,6 +58,8 @@ class Effect(NamedTuple):
     status: Status
     due_at: int = 0
     record: bytes = b""
+    endpoint: str = ""
+    """The endpoint that was called, "" where none was."""
 
 
 class Claim(NamedTuple):
