@@ -198,6 +198,7 @@ def test_what_may_be_given_cannot_break_out_of_its_line(name: str, value: str) -
         ("http://me:pass@h:8/a?b=c#d", "http://h:8/a"),
         ("http://a@b:c@h/", "http://h/"),
         ("me:pass@h/x", "h/x"),
+        ("me:pass@:///", ":///"),
         ("nowhere", "nowhere"),
     ],
 )

@@ -93,8 +93,8 @@ def public_form(url: str) -> str:
         return url
     url = url.partition("#")[0].partition("?")[0]
     scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url
+    if not separator or "@" in scheme:
+        scheme, separator, rest = "", "", url
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
