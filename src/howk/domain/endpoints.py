@@ -94,7 +94,7 @@ def public_form(url: str) -> str:
     url = url.partition("#")[0].partition("?")[0]
     scheme, separator, rest = url.partition("://")
     if not separator or "@" in scheme:
-        scheme, separator, rest = "", "", url
+        return url.rpartition("@")[2]
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
