@@ -55,6 +55,7 @@ def place(**values: Any) -> Place:
         (diagnosis.proxy(Tunnel("example.com:443", 200)), "ok"),
         (diagnosis.proxy(Tunnel("")), "ok"),
         (diagnosis.proxy(Tunnel("example.com:443", 403)), "warn"),
+        (diagnosis.proxy(Tunnel("example.com:443", 401)), "fail"),
         (diagnosis.proxy(Tunnel("example.com:443", 407)), "fail"),
         (diagnosis.proxy(Tunnel("example.com:443", problem="connection refused")), "fail"),
         (diagnosis.key("", given=True), "ok"),

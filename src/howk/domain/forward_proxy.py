@@ -15,6 +15,8 @@ from howk.domain.endpoints import parse_endpoint
 MAX_ANSWER = 16 * 1024
 """Bytes of an answer's head, interim answers included."""
 MAX_INTERIM = 16
+UNAUTHORIZED = frozenset({401, 407})
+"""By RFC 9110 it is 407; some proxies say 401 to credentials that are wrong."""
 
 _FORM = "must be a URL such as http://proxy:3128 or http://user:password@proxy:3128, without a path"
 _VERSION = b"HTTP/1."
@@ -102,8 +104,9 @@ def refusal(status: int, proxy: ForwardProxy) -> str:
     """Why there is no tunnel, "" when there is. A 2xx of any kind opens one, whatever its headers say."""
     if 200 <= status < 300:
         return ""
-    if status == 407 and proxy.authorization:
-        return "the proxy refused with HTTP 407: the credentials of delivery.proxy are wrong"
-    if status == 407:
-        return "the proxy refused with HTTP 407: delivery.proxy needs credentials"
+    if status in UNAUTHORIZED:
+        fault = (
+            "the credentials of delivery.proxy are wrong" if proxy.authorization else "delivery.proxy needs credentials"
+        )
+        return f"the proxy refused with HTTP {status}: {fault}"
     return f"the proxy refused to connect to the receiver, with HTTP {status}"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from howk.domain.forward_proxy import UNAUTHORIZED
 from howk.runtime.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -177,8 +178,9 @@ def proxy(found: Tunnel) -> Check:
         return Check(name, "fail", f"no tunnel can be asked of it: {found.problem}", advice)
     if not found.target:
         return Check(name, "ok", "it takes connections; no tunnel was asked for, as the name does not resolve")
-    if found.status == 407:
-        return Check(name, "fail", "it refuses the credentials (HTTP 407)", "put them right in HOWK_DELIVERY_PROXY")
+    if found.status in UNAUTHORIZED:
+        what = f"it refuses the credentials (HTTP {found.status})"
+        return Check(name, "fail", what, "put them right in HOWK_DELIVERY_PROXY")
     if not 200 <= found.status < 300:
         what = f"it refused a tunnel to {found.target} with HTTP {found.status}"
         return Check(name, "warn", what, "let it connect to the addresses and ports of your receivers")

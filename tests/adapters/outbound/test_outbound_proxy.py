@@ -211,6 +211,7 @@ async def test_an_idle_tunnel_that_the_proxy_closes_is_dropped(stage: Stage) -> 
     [
         (b"301 Moved", "the proxy refused to connect to the receiver, with HTTP 301"),
         (b"400 Bad", "the proxy refused to connect to the receiver, with HTTP 400"),
+        (b"401 Who", "the proxy refused with HTTP 401: delivery.proxy needs credentials"),
         (b"403 Filtered", "the proxy refused to connect to the receiver, with HTTP 403"),
         (b"407 Who", "the proxy refused with HTTP 407: delivery.proxy needs credentials"),
         (b"410 Gone", "the proxy refused to connect to the receiver, with HTTP 410"),
@@ -229,12 +230,13 @@ async def test_a_refusal_of_the_proxy_is_no_answer_of_the_receiver(stage: Stage,
     assert server.connections == 0
 
 
-async def test_wrong_credentials_are_named_and_ask_for_no_further_address(stage: Stage) -> None:
-    server, proxy = await stage.answering(OK), await saying(stage, b"HTTP/1.1 407 No\r\n\r\n")
+@pytest.mark.parametrize("status", [401, 407])
+async def test_wrong_credentials_are_named_and_ask_for_no_further_address(stage: Stage, status: int) -> None:
+    server, proxy = await stage.answering(OK), await saying(stage, b"HTTP/1.1 %d No\r\n\r\n" % status)
     sender = stage.sender(resolving("127.0.0.1", "127.0.0.2"), proxy=proxy.at(authorization=BASIC))
     answer = await send_one(sender, server.call(origin=Origin("http", "two.example", server.port)))
     assert (answer.status, answer.failure) == (0, "connect")
-    assert answer.error == "the proxy refused with HTTP 407: the credentials of delivery.proxy are wrong"
+    assert answer.error == f"the proxy refused with HTTP {status}: the credentials of delivery.proxy are wrong"
     assert len(proxy.asked) == 1
 
 

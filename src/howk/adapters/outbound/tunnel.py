@@ -11,9 +11,7 @@ from time import monotonic
 from howk.adapters.outbound.resolve import Resolve, Unreachable
 from howk.adapters.outbound.tcp import connected
 from howk.domain.addresses import literal_address
-from howk.domain.forward_proxy import MAX_ANSWER, ForwardProxy, connect_answer, connect_request, refusal
-
-_UNAUTHORIZED = 407
+from howk.domain.forward_proxy import MAX_ANSWER, UNAUTHORIZED, ForwardProxy, connect_answer, connect_request, refusal
 
 
 async def tunnelled(
@@ -32,7 +30,7 @@ async def tunnelled(
             if opened:
                 return sock
             failed = Unreachable("connect", words)
-            if status == _UNAUTHORIZED:
+            if status in UNAUTHORIZED:
                 break
         except TimeoutError as error:
             failed = Unreachable("timeout" if last else "connect_timeout", "the proxy did not answer in time")
