@@ -253,3 +253,81 @@ def test_settings_that_cannot_be_read_are_the_first_thing_said(monkeypatch: pyte
 def test_a_name_that_does_not_resolve_is_a_warning() -> None:
     checks = json.loads(howk("doctor", "--resolve", "no such name", "--json").stdout)["checks"]
     assert {check["name"]: check["level"] for check in checks}["names"] == "warn"
+
+
+@contextmanager
+def proxying(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """Something that says this to whatever it is asked; its port, and what it was asked."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                asked.append(connection.recv(65_536))
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], asked
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "said"),
+    [
+        (b"HTTP/1.1 200 Connection established\r\n\r\n", "ok", "it opens a tunnel to localhost:443"),
+        (b"HTTP/1.1 403 No\r\n\r\n", "warn", "with HTTP 403"),
+        (b"HTTP/1.1 407 No\r\n\r\n", "fail", "refuses the credentials"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "fail", "its answer is not HTTP/1.1"),
+        (b"", "fail", "it closes the connection"),
+    ],
+)
+def test_the_proxy_is_asked_for_a_tunnel_and_its_answer_judged(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, level: str, said: str
+) -> None:
+    with proxying(answer) as (port, asked):
+        monkeypatch.setenv("HOWK_DELIVERY_PROXY", f"http://me:hunter2@127.0.0.1:{port}")
+        done = howk("doctor", "--resolve", "localhost", "--json")
+    (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "forward proxy"]
+    assert check["level"] == level
+    assert said in check["found"]
+    assert asked[0].startswith(b"CONNECT ")
+    assert b"\r\nProxy-Authorization: Basic " in asked[0]
+    assert "hunter2" not in done.output
+
+
+def test_a_proxy_that_is_not_there_fails_and_without_one_none_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> dict[str, str]:
+        checks = json.loads(howk("doctor", "--resolve", "localhost", "--json").stdout)["checks"]
+        return {check["name"]: check["found"] for check in checks}
+
+    assert "forward proxy" not in found()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HOWK_DELIVERY_PROXY", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert found()["forward proxy"] == "no tunnel can be asked of it: connection refused"
+
+
+def test_a_name_that_does_not_resolve_leaves_the_proxy_to_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxying(b"") as (port, _):
+        monkeypatch.setenv("HOWK_DELIVERY_PROXY", f"http://127.0.0.1:{port}")
+        done = howk("doctor", "--resolve", "no such name", "--json")
+    levels = {check["name"]: check["level"] for check in json.loads(done.stdout)["checks"]}
+    assert (levels["names"], levels["forward proxy"]) == ("warn", "ok")
+
+
+def test_a_proxy_that_can_not_be_used_is_refused_by_the_check_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOWK_DELIVERY_PROXY", "https://me:hunter2@proxy:3128")
+    done = howk("config", "check")
+    assert done.exit_code == 2
+    assert "delivery.proxy" in done.output
+    assert "over TLS is not supported" in done.output
+    assert "hunter2" not in done.output

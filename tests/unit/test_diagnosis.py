@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from howk.runtime import diagnosis
 from howk.runtime.declaring import build
-from howk.runtime.diagnosis import Check, Door, Place
+from howk.runtime.diagnosis import Check, Door, Place, Tunnel
 from howk.runtime.settings import Settings
 
 PLACE = Place("/data", exists=True, writable=True, exposed=(), free=1 << 40, file_system="ext4", newest=0.0)
@@ -52,6 +52,12 @@ def place(**values: Any) -> Place:
         (diagnosis.clock(0.0, 0.0), "fail"),
         (diagnosis.names("example.com", ""), "ok"),
         (diagnosis.names("example.com", "no answer"), "warn"),
+        (diagnosis.proxy(Tunnel("example.com:443", 200)), "ok"),
+        (diagnosis.proxy(Tunnel("")), "ok"),
+        (diagnosis.proxy(Tunnel("example.com:443", 403)), "warn"),
+        (diagnosis.proxy(Tunnel("example.com:443", 401)), "fail"),
+        (diagnosis.proxy(Tunnel("example.com:443", 407)), "fail"),
+        (diagnosis.proxy(Tunnel("example.com:443", problem="connection refused")), "fail"),
         (diagnosis.key("", given=True), "ok"),
         (diagnosis.key("another key", given=False), "fail"),
         (diagnosis.log("", "closed whole"), "ok"),

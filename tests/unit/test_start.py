@@ -45,6 +45,10 @@ def test_keys_or_a_word_on_private_networks_end_the_trial(tmp_path: Path) -> Non
     assert not trust(settings(tmp_path, delivery__allow_private_networks=False)).trial
 
 
+def test_behind_a_proxy_this_machines_addresses_are_the_proxys_and_end_the_trial(tmp_path: Path) -> None:
+    assert not trust(settings(tmp_path, delivery__proxy="http://proxy:3128")).trial
+
+
 @pytest.mark.parametrize(
     ("values", "allowed"),
     [
@@ -52,6 +56,7 @@ def test_keys_or_a_word_on_private_networks_end_the_trial(tmp_path: Path) -> Non
         ({"delivery__allow_private_networks": False}, set[str]()),
         ({"delivery__allow_private_networks": True}, {"127.0.0.1", "10.0.0.1"}),
         ({"api__keys": (HASH,)}, set[str]()),
+        ({"delivery__proxy": "http://proxy:3128"}, set[str]()),
     ],
 )
 def test_only_the_trial_and_the_operators_word_open_this_machines_addresses(

@@ -64,7 +64,13 @@ def _asked(client: Client, check: str, path: str) -> dict[str, object]:
 @click.command()
 @click.option("--data-dir", help="Directory that keeps everything (data_dir).")
 @click.option("--config", metavar="PATH", help="Configuration file.")
-@click.option("--resolve", "name", default="example.com", show_default=True, help="Host name to resolve.")
+@click.option(
+    "--resolve",
+    "name",
+    default="example.com",
+    show_default=True,
+    help="Host name to resolve, and to ask the forward proxy for.",
+)
 @json_option
 def doctor(*, data_dir: str | None, config: str | None, name: str, as_json: bool) -> None:
     """Say what is wrong with this machine or its settings, and what to do.

@@ -7,7 +7,9 @@ sender raises nothing for what a receiver or the network does: that is an `Answe
 raise (a bug), the calls before the one it raised at have begun and are answered, and no other: `in_flight`, which
 counts calls begun and not yet answered, says how many.
 
-The sender resolves names itself, vets every address at each new connection, and connects to the vetted address.
+The sender resolves names itself, vets every address at each new connection, and connects to the vetted address; behind
+a forward proxy it asks that for the vetted address. What the proxy refuses or fails at is failure `connect`,
+`connect_timeout` or `timeout`, and never a status.
 It follows no redirects, captures the first bytes of an answer, drains the rest up to a bound, and keeps connections
 for the next call of the same origin where that is safe. A pooled connection that turns out closed before a byte of
 an answer came is replaced once, within the same call.

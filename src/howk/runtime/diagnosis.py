@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from howk.domain.forward_proxy import UNAUTHORIZED
 from howk.runtime.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -58,6 +59,15 @@ class Door(NamedTuple):
     problem: str = ""
     taken: bool = False
     answer: str = ""
+
+
+class Tunnel(NamedTuple):
+    """What became of asking the forward proxy for a tunnel to `target`, "" when none was asked for: the `status` of its
+    answer, or the `problem` because of which there is none."""
+
+    target: str
+    status: int = 0
+    problem: str = ""
 
 
 def settings(problems: Sequence[str], without_effect: Sequence[str]) -> Check:
@@ -158,6 +168,23 @@ def names(name: str, problem: str) -> Check:
         advice = "look at /etc/resolv.conf and the network; receivers with an address instead of a name are reached"
         return Check("names", "warn", f"{name} does not resolve: {problem}", advice)
     return Check("names", "ok", f"{name} resolves")
+
+
+def proxy(found: Tunnel) -> Check:
+    """Whether deliveries get through the forward proxy."""
+    name = "forward proxy"
+    if found.problem:
+        advice = "look whether it runs, and at the host and port in HOWK_DELIVERY_PROXY: every delivery goes through it"
+        return Check(name, "fail", f"no tunnel can be asked of it: {found.problem}", advice)
+    if not found.target:
+        return Check(name, "ok", "it takes connections; no tunnel was asked for, as the name does not resolve")
+    if found.status in UNAUTHORIZED:
+        what = f"it refuses the credentials (HTTP {found.status})"
+        return Check(name, "fail", what, "put them right in HOWK_DELIVERY_PROXY")
+    if not 200 <= found.status < 300:
+        what = f"it refused a tunnel to {found.target} with HTTP {found.status}"
+        return Check(name, "warn", what, "let it connect to the addresses and ports of your receivers")
+    return Check(name, "ok", f"it opens a tunnel to {found.target}")
 
 
 def key(problem: str, *, given: bool) -> Check:

@@ -36,7 +36,9 @@ def trust(settings: Settings) -> Trust:
             f"api.host is {api.host}, which others can reach, and no key is needed to call it: set HOWK_API_KEYS to "
             "the SHA-256 of a key (printf %s YOUR_KEY | sha256sum), or keep the default 127.0.0.1"
         )
-    trial = loopback and not keys and settings.delivery.allow_private_networks is None
+    delivery = settings.delivery
+    # Behind a proxy a loopback address is the proxy's own machine.
+    trial = loopback and not keys and delivery.allow_private_networks is None and not delivery.proxy
     return Trust(keys, loopback, trial)
 
 

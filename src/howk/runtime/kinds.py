@@ -14,6 +14,7 @@ from typing import Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from howk.domain.durations import PLAIN
+from howk.domain.forward_proxy import parse_proxy
 from howk.runtime.notation import (
     Percent,
     format_duration,
@@ -180,6 +181,12 @@ def _url(*schemes: str, userinfo: bool) -> Callable[[object], str]:
     return parse
 
 
+def _proxy(raw: object) -> str:
+    text = _text(raw).strip()
+    parse_proxy(text)
+    return text
+
+
 def _network(raw: object) -> Network:
     text = _text(raw).strip()
     try:
@@ -287,7 +294,7 @@ ADDRESS = Kind("host:port", _address, str)
 FILE = Kind("path", _text, str)
 PATH = Kind("path", lambda raw: Path(_required(raw)), str)
 URL = Kind("URL", _url("https", "http", userinfo=False), str)
-URL_WITH_CREDENTIALS = Kind("URL", _url("http", "https", userinfo=True), str)
+PROXY = Kind("URL", _proxy, str)
 DSN = Kind("URL", _url("postgresql", "postgres", userinfo=True), str)
 NETWORK = Kind("network", _network, str)
 HEADER = Kind("header name", _header, str)

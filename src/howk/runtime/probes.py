@@ -14,11 +14,13 @@ from pathlib import Path
 from msgspec import DecodeError, json
 
 from howk.domain.errors import Permanent
+from howk.domain.forward_proxy import parse_proxy
 from howk.runtime import diagnosis
 from howk.runtime.diagnosis import Check, Door, Place
 from howk.runtime.door import trust
 from howk.runtime.keys import key_problem
 from howk.runtime.loading import Loaded, SettingsError, load_from_process
+from howk.runtime.proxy_probe import ask_proxy
 from howk.runtime.settings import Settings
 from howk.runtime.wiring import examine, refusals
 
@@ -39,6 +41,8 @@ def checkup(flags: dict[str, str], name: str) -> Iterator[Check]:
     yield diagnosis.python(sys.version_info[:3])
     yield diagnosis.names(name, _resolve(name))
     if loaded is not None:
+        if url := loaded.settings.delivery.proxy:
+            yield diagnosis.proxy(ask_proxy(parse_proxy(url), name))
         yield from _kept(loaded.settings)
         yield diagnosis.open_files(_open_files(), loaded.settings)
 

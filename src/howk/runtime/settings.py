@@ -20,11 +20,11 @@ from howk.runtime.kinds import (
     NAME,
     NETWORK,
     PATH,
+    PROXY,
     RATE,
     RATIO,
     RAW,
     URL,
-    URL_WITH_CREDENTIALS,
     Network,
     choice,
     listed,
@@ -62,10 +62,10 @@ class Delivery:
     )
     allowed_networks: tuple[Network, ...] = active(listed(NETWORK), "", "Networks that may be called in any case.")
     blocked_networks: tuple[Network, ...] = active(listed(NETWORK), "", "Networks that are never called.")
-    proxy: str = planned(
-        or_empty(URL_WITH_CREDENTIALS),
+    proxy: str = active(
+        or_empty(PROXY),
         "",
-        "Forward proxy, as a URL, that deliveries go through.",
+        "Forward proxy, `http://user:password@host:port`, through which every delivery goes, by CONNECT.",
         secret=True,
     )
     user_agent: str = active(HEADER_VALUE, "", "User-Agent that receivers see; empty is `howk/<version>`.")

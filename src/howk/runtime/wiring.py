@@ -19,6 +19,7 @@ from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.sender import OutboundSender
 from howk.domain.errors import Permanent
+from howk.domain.forward_proxy import parse_proxy
 from howk.domain.records import PENDING, RESULTS, SLOW
 from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import Sealer
@@ -218,6 +219,7 @@ def _sender_options(settings: Settings, trust: Trust) -> SenderOptions:
     delivery = settings.delivery
     return SenderOptions(
         policy=policy(settings, trust),
+        proxy=parse_proxy(delivery.proxy) if delivery.proxy else None,
         connect_timeout=delivery.connect_timeout,
         tls_handshake_timeout=delivery.tls_handshake_timeout,
         max_idle=delivery.max_idle_conns,

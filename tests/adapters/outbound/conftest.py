@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 import uvloop
 from tests.adapters.outbound.support import Stage, staged
+from tests.authority import Authority
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -16,3 +17,8 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 async def stage() -> AsyncGenerator[Stage, None]:
     async with staged() as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))

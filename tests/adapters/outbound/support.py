@@ -184,6 +184,19 @@ async def send_one(sender: OutboundSender, call: Call) -> Answer:
     return answer
 
 
+def resolving(*addresses: str) -> Resolve:
+    """A resolver that finds these addresses for every name."""
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return list(addresses)
+
+    return resolve
+
+
+def secure(server: Server, host: str = "hooks.example") -> Origin:
+    return Origin("https", host, server.port)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Lets the loop turn until something that sends no event is so."""
     async with asyncio.timeout(PATIENCE):

@@ -1,6 +1,8 @@
 """One request and its answer over HTTP/1.1, with receivers that follow the rules, stretch them, or break them."""
 
 import asyncio
+import gzip
+import zlib
 
 import pytest
 from tests.adapters.outbound.support import OK, Stage, request, send, send_one, until
@@ -197,6 +199,48 @@ async def test_an_answer_to_half_a_request_is_taken_and_ends_the_connection(stag
         assert (answer.status, answer.failure) == (413, "")
         assert server.connections == turn
     hold.set()
+
+
+async def test_an_answer_to_half_a_request_is_taken_though_the_receiver_hangs_up(stage: Stage) -> None:
+    async def refuse_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    server = await stage.server(refuse_and_go)
+    answer = await send_one(stage.sender(), server.call(b"x" * 16_000_000))
+    assert (answer.status, answer.failure) == (413, "")
+
+
+BOMB = gzip.compress(bytes(50_000_000), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", gzip.compress(b'{"error": "no"}', mtime=0)),
+        (b"deflate", zlib.compress(b'{"error": "no"}')),
+        (b"br", b"\x0b\x02\x80hello\x03"),
+        (b"gzip", b"not gzip at all"),
+        (b"gzip, gzip", gzip.compress(gzip.compress(b"twice", mtime=0), mtime=0)),
+        (b"gzip", BOMB),
+    ],
+    ids=["gzip", "deflate", "br", "no gzip", "twice", "bomb"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_compressed_answer_is_kept_as_it_came(stage: Stage, coding: bytes, body: bytes, chunked: bool) -> None:
+    framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    if chunked:
+        framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    server = await stage.answering(b"HTTP/1.1 500 No\r\nContent-Encoding: %b\r\n%b" % (coding, framed))
+    sender = stage.sender(capture=1000)
+    for _ in range(2):
+        answer = await send_one(sender, server.call())
+        assert (answer.status, answer.failure, answer.body) == (500, "", body[:1000])
+        assert (answer.size, answer.truncated) == (len(body), len(body) > 1000)
+        assert (b"content-encoding", coding) in answer.headers
+    assert server.connections == 1
+    assert b"accept-encoding" not in server.requests[0].lower()
 
 
 async def test_the_body_is_kept_up_to_the_cap_and_the_rest_read_to_keep_the_connection(stage: Stage) -> None:

@@ -1,9 +1,9 @@
 """One new connection: an origin enters, a connected `Connection` leaves, or `Unreachable` says which step failed. The
-socket goes to a vetted address and to nothing else; the name is kept for Host and SNI.
+socket goes to a vetted address and to nothing else, by way of the forward proxy where there is one; the name is kept
+for Host and SNI.
 """
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from typing import NamedTuple
 from howk.adapters.outbound.connection import Connection
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.resolve import Resolve, Unreachable, vetted
+from howk.adapters.outbound.tcp import connected
+from howk.adapters.outbound.tunnel import tunnelled
 from howk.ports.sender import Failure, Origin
 
 MAX_ADDRESSES = 8
@@ -55,14 +57,14 @@ class Dial:
             failure: Failure = "timeout" if last else "dns"
             raise Unreachable(failure, "the name was not resolved in time") from error
         resolved = monotonic()
-        self._sock = await _connected(addresses[:MAX_ADDRESSES], origin.port, limit, last=last)
-        connected = monotonic()
+        self._sock = await self._reached(addresses[:MAX_ADDRESSES], limit, last=last)
+        reached = monotonic()
         if origin.scheme != "https":
             _, connection = await asyncio.get_running_loop().create_connection(self._make, sock=self._sock)
-            connection.phases = (resolved - began, connected - resolved, 0.0)
+            connection.phases = (resolved - began, reached - resolved, 0.0)
         else:
             connection = await self._secured(self._sock)
-            connection.phases = (resolved - began, connected - resolved, monotonic() - connected)
+            connection.phases = (resolved - began, reached - resolved, monotonic() - reached)
         return connection
 
     def give_up(self, task: "asyncio.Task[Connection]") -> None:
@@ -75,6 +77,13 @@ class Dial:
         except OSError:
             # It is closed already.
             pass
+
+    async def _reached(self, addresses: list[str], limit: float, *, last: bool) -> socket.socket:
+        means, port = self._means, self._origin.port
+        proxy = means.options.proxy
+        if proxy is None:
+            return await connected(addresses, port, limit, last=last)
+        return await tunnelled(proxy, means.resolve, addresses, port, limit, last=last)
 
     async def _secured(self, sock: socket.socket) -> Connection:
         left = max(self._deadline - monotonic(), 0.001)
@@ -100,35 +109,3 @@ class Dial:
                 raise Unreachable(failure, "the TLS handshake took too long") from error
             raise Unreachable("tls", "the receiver broke off the TLS handshake") from error
         return connection
-
-
-async def _connected(addresses: list[str], port: int, limit: float, *, last: bool) -> socket.socket:
-    """A socket connected to the first address that takes it; each gets its share of the time that is left."""
-    failed = Unreachable("connect", "no address")
-    for position, address in enumerate(addresses):
-        share = (limit - monotonic()) / (len(addresses) - position)
-        try:
-            return await _tcp(address, port, share)
-        except TimeoutError as error:
-            failed = Unreachable("timeout" if last else "connect_timeout", "connecting took too long")
-            failed.__cause__ = error
-        except OSError as error:
-            words = os.strerror(error.errno).lower() if error.errno else type(error).__name__
-            failed = Unreachable("connect", words)
-            failed.__cause__ = error
-    raise failed
-
-
-async def _tcp(address: str, port: int, seconds: float) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    connected = False
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-        connected = True
-        return sock
-    finally:
-        if not connected:
-            sock.close()

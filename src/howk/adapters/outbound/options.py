@@ -4,15 +4,19 @@ import ssl
 from dataclasses import dataclass, field
 
 from howk.domain.addresses import AddressPolicy
+from howk.domain.forward_proxy import ForwardProxy
 
 
 @dataclass(frozen=True, slots=True)
 class SenderOptions:
-    """`connect_timeout` spans resolving and connecting, over all addresses of a name; TLS has its own."""
+    """`connect_timeout` spans resolving and connecting, over all addresses of a name and the proxy's tunnel included;
+    TLS has its own."""
 
     policy: AddressPolicy = field(default_factory=AddressPolicy)
     tls: ssl.SSLContext | None = None
     """None: the system's authorities, names checked."""
+    proxy: ForwardProxy | None = None
+    """What every connection goes through, by CONNECT."""
     connect_timeout: float = 5.0
     tls_handshake_timeout: float = 5.0
     max_idle: int = 1000
