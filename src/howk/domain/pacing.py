@@ -11,11 +11,11 @@ from itertools import count
 from math import inf
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from howk.domain.congestion import Congestion
+
 J = TypeVar("J")
 
-_FIRST_LIMIT = 4
 _OLD = 2.0
-_BETWEEN_CUTS = 1.0
 _MOST_IDLE = 16_384
 _SHARE = 16
 """An endpoint gets one part in so many: of the free window for what waits, of the slots for calls that are old."""
@@ -38,37 +38,15 @@ class PaceLimits(NamedTuple):
     patience: float = 2.0
 
 
-class _Endpoint(Generic[J]):
-    """What is known of an endpoint: how many calls at once it bears, those under way, and what waits for it.
+class _Endpoint(Congestion, Generic[J]):
+    """What is known of an endpoint: how much it bears, its calls under way, and what waits for it."""
 
-    The limit moves as a congestion window of TCP does (RFC 5681): slow start, additive increase, halved on congestion.
-    """
-
-    __slots__ = (
-        "ceiling",
-        "cut_at",
-        "domain",
-        "grown",
-        "in_flight",
-        "key",
-        "level",
-        "limit",
-        "offer",
-        "old",
-        "slow_start",
-        "timer",
-        "waiting",
-        "waiting_bytes",
-    )
+    __slots__ = ("domain", "in_flight", "key", "level", "offer", "old", "timer", "waiting", "waiting_bytes")
 
     def __init__(self, key: str, domain: str, ceiling: int) -> None:
+        super().__init__(ceiling)
         self.key = key
         self.domain = domain
-        self.ceiling = ceiling
-        self.limit = min(_FIRST_LIMIT, ceiling)
-        self.slow_start = True
-        self.grown = 0
-        self.cut_at = -inf
         self.in_flight = 0
         self.old = 0
         self.waiting: OrderedDict[_Waiting[J], None] | None = None
@@ -79,23 +57,6 @@ class _Endpoint(Generic[J]):
         """How many of its jobs could start if there were slots."""
         self.timer = inf
         """When it is looked at again because its first job may not start before."""
-
-    def grow(self) -> None:
-        """A call went well while the limit was what limits."""
-        if self.limit >= self.ceiling:
-            return
-        self.grown += 1
-        if self.slow_start or self.grown >= self.limit:
-            self.limit += 1
-            self.grown = 0
-
-    def cut(self, now: float) -> None:
-        """A sign of congestion; several of one moment are one."""
-        if now - self.cut_at >= _BETWEEN_CUTS:
-            self.limit = max(1, self.limit // 2)
-            self.slow_start = False
-            self.grown = 0
-            self.cut_at = now
 
 
 class _Waiting(Generic[J]):
@@ -321,11 +282,8 @@ class Pacing(Generic[J]):
             del self._endpoints[forgotten]
 
     def _recap(self, endpoint: _Endpoint[J], ceiling: int, now: float) -> None:
-        endpoint.ceiling = ceiling
-        if endpoint.limit > ceiling:
-            endpoint.limit = ceiling
-            if endpoint.waiting is not None:
-                self._place(endpoint, now)
+        if endpoint.cap(ceiling) and endpoint.waiting is not None:
+            self._place(endpoint, now)
 
     def _start(self, endpoint: _Endpoint[J], job: J, now: float) -> None:
         self._calls[id(job)] = (job, endpoint, now, False)
