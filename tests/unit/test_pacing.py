@@ -214,15 +214,26 @@ def test_age_alone_is_congestion() -> None:
     assert len(bench.end(heappop(bench.ends)[2], good=None)) == 1
 
 
-def test_an_endpoint_whose_calls_are_old_may_not_hold_more_than_a_sixteenth() -> None:
-    bench = Bench(LIMITS._replace(slots=64), takes={"ep": 60.0})
-    for _ in range(3):
-        bench.enter("ep")
-    for _ in range(4):
-        # The oldest of them is always old; the limit is kept up by good answers.
-        bench.run_until(bench.now + 2.5)
-        bench.enter("ep", patient=True)
-    assert bench.flying["ep"] == 3
+@pytest.mark.parametrize(("slots", "flying"), [(32, 2), (31, 1)])
+def test_an_endpoint_whose_old_calls_hold_a_sixteenth_starts_no_more(slots: int, flying: int) -> None:
+    bench = Bench(LIMITS._replace(slots=slots), takes={"ep": 600.0})
+    first = bench.enter("ep")
+    bench.run_until(bench.now + 2.1)
+    second = bench.enter("ep")
+    # The one old call brought the limit to 2; it is a whole sixteenth of 31, and half of that of 32.
+    assert bench.flying["ep"] == flying
+    assert bench.end(first) == [second][flying - 1 :]
+
+
+def test_an_endpoint_takes_its_share_of_what_is_free_and_leaves_the_rest() -> None:
+    bench = Bench(LIMITS._replace(slots=8))
+    greedy = [bench.enter("greedy") for _ in range(4)]
+    assert bench.started == greedy[:3]
+    others = [bench.enter(f"ep{number}") for number in range(5)]
+    assert bench.started[3:] == others
+    # Three calls are more than a quarter of what gets free, and one.
+    assert [bench.end(job, good=None) for job in others] == [[], [], [], [], []]
+    assert bench.end(greedy[0], good=None) == [greedy[3]]
 
 
 def test_old_calls_that_hold_half_of_all_slots_stop_the_endpoints_they_belong_to_and_no_other() -> None:
