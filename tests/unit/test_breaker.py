@@ -162,12 +162,12 @@ def test_the_window_is_bounded_in_order_and_holds_nothing_empty(
 
 
 def test_failures_before_the_recovery_do_not_open_it_again() -> None:
-    recovered = command(opened(), "release", START + 10_000)
-    late = fold(recovered, [(START + 9_999, False)] * 50)
+    recovered = command(opened(), "release", START + 12_000)
+    late = fold(recovered, [(START + 11_999, False)] * 50)
     assert late is recovered
-    assert fold(recovered, [(START + 10_000, False)] * 5).state == "open"
-    busy = count(recovered, START + 10_001, True, NO_PROBE, POLICY)
-    assert fold(busy, [(START + 9_999, False)] * 50) is busy
+    assert fold(recovered, [(START + 12_000, False)] * 5).state == "open"
+    busy = count(recovered, START + 12_001, True, NO_PROBE, POLICY)
+    assert fold(busy, [(START + 11_999, False)] * 50) is busy
 
 
 @given(circuit=circuits, at=times, good=st.booleans(), probe=st.integers(-1, 1 << 50), policy=policies)
