@@ -1,11 +1,12 @@
 """Engines that break one promise each, so that the suites can show that they notice."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from howk.domain.delivery import Standing, Status
 from howk.domain.errors import Full
 from howk.domain.idempotency import Verdict
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
 from howk.ports.state import (
     Ask,
     Claim,
@@ -40,6 +41,9 @@ class SpoiledLog:
 
     def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
         return self.log.replay(table)
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return await self.log.follow(table, wake)
 
     def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
         return self.log.read(stream, partition, start, stop)
@@ -197,6 +201,107 @@ class KeepsRemovedRows(SpoiledLog):
     async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
         kept = [record for record in records if record.value or not record.stream.endswith("state")]
         await self.log.append(kept, finish)
+
+
+class SpoiledFollower:
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        return await self.follower.fetch(limit)
+
+    def ready(self) -> bool:
+        return self.follower.ready()
+
+
+class WithoutTombstones(SpoiledFollower):
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        return [entry for entry in await super().fetch(limit) if entry.value]
+
+
+class FollowsWithoutRemovals(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return WithoutTombstones(await self.log.follow(table, wake))
+
+
+class FollowsOnlyWhatComesLater(SpoiledLog):
+    """As a consumer that starts at the newest record does."""
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        follower = await self.log.follow(table, wake)
+        while await follower.fetch(1_000):
+            pass
+        return follower
+
+
+class PausingInBetween(SpoiledFollower):
+    """Answers at once, with nothing, that it was asked for the first time since there is something."""
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__(follower)
+        self.asked = False
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        self.asked = self.ready() and not self.asked
+        return [] if self.asked else await super().fetch(limit)
+
+
+class SaysTooSoonThatATableIsRead(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return PausingInBetween(await self.log.follow(table, wake))
+
+
+class GivingOldValuesAgain(SpoiledFollower):
+    """Hands out what it kept of the fetch before, as a reader that is not fenced against its tail does."""
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__(follower)
+        self.kept: list[Sequence[Entry]] = []
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        self.kept.append(await super().fetch(limit))
+        return self.kept.pop(0) if len(self.kept) > 20 else self.kept[-1]
+
+
+class FollowsBackwards(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return GivingOldValuesAgain(await self.log.follow(table, wake))
+
+
+class ForgetsToWakeFollowers(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        del wake
+        return await self.log.follow(table, lambda: None)
+
+
+class LosingWhatWasCancelled(SpoiledFollower):
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        batch = await super().fetch(limit)
+        # Where a caller may be cancelled although the rows are counted as given.
+        await asyncio.sleep(0)
+        return batch
+
+
+class LosesACancelledFetch(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        follower = await self.log.follow(table, wake)
+        # The first reading is over before the caller begins, and so a fetch gives at once.
+        held = [entry async for batch in self.log.replay(table) for entry in batch]
+        while await follower.fetch(1_000):
+            pass
+        return LosingWhatWasCancelled(HoldingRows(follower, held))
+
+
+class HoldingRows(SpoiledFollower):
+    """Gives these rows first."""
+
+    def __init__(self, follower: Follower, held: list[Entry]) -> None:
+        super().__init__(follower)
+        self.held = held
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        given, self.held = self.held[:limit], self.held[limit:]
+        return given or await super().fetch(limit)
 
 
 class SpoiledState:

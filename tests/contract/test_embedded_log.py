@@ -311,3 +311,15 @@ async def test_a_directory_from_before_a_stream_was_there_opens_and_takes_it(pat
         await log.append([Record("howk.keys", "k", b"new")])
         assert dict(await log.bounds("howk.keys")) == {Place("howk.keys", 0): (0, 1)}
         assert dict(await log.bounds("howk.pending")) == {Place("howk.pending", 0): (0, 1)}
+
+
+async def test_a_directory_from_before_a_table_was_there_opens_and_takes_it(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(STATE, "row", b"old")])
+    change(path / "log.db", "DROP TABLE log_control")
+    async with open_log(path) as log:
+        assert await rows(log, "howk.control") == {}
+        await log.append([Record("howk.control", "row", b"new")])
+    async with open_log(path) as log:
+        assert await rows(log, "howk.control") == {"row": b"new"}
+        assert await rows(log, STATE) == {"row": b"old"}

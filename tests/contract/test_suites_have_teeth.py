@@ -85,6 +85,24 @@ class SpoiledStateSuite(StateSuite):
         (broken.MissesAWake, LogSuite.test_no_wake_is_missed_when_records_come_one_by_one),
         (broken.StartsNewGroupsAtTheEnd, LogSuite.test_a_new_group_starts_at_the_earliest_record),
         (broken.KeepsRemovedRows, LogSuite.test_a_table_replays_the_last_value_of_each_key_and_no_removed_one),
+        (
+            broken.FollowsOnlyWhatComesLater,
+            LogSuite.test_a_follower_is_given_the_rows_that_are_there_and_then_every_change,
+        ),
+        (
+            broken.FollowsWithoutRemovals,
+            LogSuite.test_a_follower_is_given_the_rows_that_are_there_and_then_every_change,
+        ),
+        (
+            broken.SaysTooSoonThatATableIsRead,
+            LogSuite.test_a_write_that_was_answered_is_given_before_a_fetch_that_gives_nothing,
+        ),
+        (
+            broken.FollowsBackwards,
+            LogSuite.test_no_value_that_was_replaced_is_given_after_the_one_that_replaced_it,
+        ),
+        (broken.ForgetsToWakeFollowers, LogSuite.test_no_wake_of_a_follower_is_missed),
+        (broken.LosesACancelledFetch, LogSuite.test_a_cancelled_fetch_of_a_follower_loses_nothing),
     ],
 )
 async def test_the_log_suite_notices_an_engine_that(
