@@ -113,9 +113,11 @@ async def running(folder: Path, clock: ManualClock | None = None, **values: Any)
         house = corridor.house
         await house.reconcile.recover()
         await house.recall.turn()
+        await house.configs.catch_up()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(house.keys.run()),
+                group.create_task(house.control.run()),
                 group.create_task(house.settle_stage.run()),
                 group.create_task(house.deliver_stage.run()),
             ]
@@ -125,6 +127,7 @@ async def running(folder: Path, clock: ManualClock | None = None, **values: Any)
             yield corridor
             house.schedule.close()
             house.keys.close()
+            house.control.close()
             house.deliver_stage.close()
             house.engines.sender.abort()
             await house.deliver_stage.flushed()

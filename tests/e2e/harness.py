@@ -64,7 +64,7 @@ class Connection:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.rstrip().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        answer = await self._reader.readexactly(int(headers["content-length"]))
+        answer = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Response(int(status_line.split(" ")[1]), answer)
 
     async def close(self) -> None:

@@ -12,7 +12,18 @@ from msgspec.structs import replace
 
 from howk.domain.delivery import schedule
 from howk.domain.errors import NewerRecord, Permanent, Undecodable
-from howk.domain.records import Capture, DeadLetter, Delivery, KeyRecord, Result, Target, Waiting, encode, reader
+from howk.domain.records import (
+    Capture,
+    ConfigRecord,
+    DeadLetter,
+    Delivery,
+    KeyRecord,
+    Result,
+    Target,
+    Waiting,
+    encode,
+    reader,
+)
 from howk.domain.retry import RetryPolicy
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -220,6 +231,23 @@ KEY = KeyRecord(
     accepted_at=1_750_000_000_000,
 )
 
+CONFIG = ConfigRecord(
+    v=1,
+    scope="shop:eu",
+    updated_at=1_750_000_000_000,
+    profile="standard",
+    headers={"X-Shop": "1 <b>"},
+    sealed=SEALED,
+    retry=RetryPolicy(5_000, 600_000, 0.0, "schedule", (5_000, 600_000), (404, 409)),
+    max_attempts=5,
+    timeout=2_500,
+    per_second=0.5,
+    burst=20.0,
+    max_in_flight=8,
+    skip_after=3,
+)
+EMPTY_CONFIG = ConfigRecord(v=1, scope="shop", updated_at=1_750_000_000_000)
+
 RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
     "delivery-base64": BINARY,
@@ -238,8 +266,10 @@ RECORDS: dict[str, Struct] = {
     "waiting-scheduled": WAITS_FOR_ITS_TIME,
     "result-delivered-scheduled": DELIVERED_LATER,
     "key": KEY,
+    "config": CONFIG,
+    "config-empty": EMPTY_CONFIG,
 }
-KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord)
+KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord, ConfigRecord)
 
 
 def golden(name: str) -> bytes:

@@ -44,6 +44,9 @@ def _route(method: str, path: str) -> Route:
 def _check(answer: httpx.Response) -> None:
     """The answer is one the document knows."""
     bodies = _route(answer.request.method, answer.request.url.path).answers[answer.status_code]
+    if not bodies:
+        assert answer.content == b""
+        return
     media = answer.headers["content-type"].partition(";")[0]
     assert media in bodies, (answer.status_code, media)
     if bodies[media] is not None:
@@ -67,7 +70,19 @@ def client(corridor: Corridor) -> Callable[..., httpx.AsyncClient]:
         guard = Guard(guarded.pop("keys", ()), loopback_only=True, **guarded)
         limits = Limits(2_000, 5_000, 5)
         asked, refusals = dependencies(engines), Refusals(corridor.notes)
-        app = App(house.ingest, engines.state, guard, limits, metrics, metrics.expose, readiness, refusals, asked)
+        app = App(
+            house.ingest,
+            engines.state,
+            guard,
+            limits,
+            metrics,
+            metrics.expose,
+            readiness,
+            refusals,
+            asked,
+            "",
+            house.configs,
+        )
         headers = {"content-type": "application/json"}
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080", headers=headers)
 
@@ -93,7 +108,7 @@ def test_every_route_of_the_reference_is_in_the_document_and_the_reverse() -> No
     reference = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text()
     section = reference.partition("## Routes")[2].partition("##")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    listed = set(re.findall(r"`(?:GET |POST )?(/[^` ]*)`", "\n".join(rows)))
+    listed = set(re.findall(r"`(?:[A-Z]+ )?(/[^` ]*)`", "\n".join(rows)))
     assert listed == set(DOCUMENT["paths"])
 
 
@@ -118,7 +133,7 @@ async def test_every_documented_route_exists_and_takes_no_other_method(
             path = re.sub(r"\{\w+\}", "wh_00000000000000000000000000", route.path)
             answer = await door.request(route.method, path)
             _check(answer)
-            assert answer.status_code != 404 or answer.json()["detail"].startswith("no webhook")
+            assert answer.status_code != 404 or answer.json()["detail"].startswith(("no webhook", "no config"))
             other = "GET" if route.method == "POST" else "POST"
             refused = await door.request(other, path)
             assert refused.status_code == 405
@@ -145,6 +160,34 @@ async def test_answers_are_as_the_document_has_them(client: Callable[..., httpx.
         assert found == [202, 400, 422, 413, 415, 421, 403, 202, 422, 422, 404]
         answers.append(await door.get(f"/webhooks/{answers[0].json()['webhook_id']}/status"))
         assert answers[-1].status_code == 200
+        for answer in answers:
+            _check(answer)
+
+
+async def test_answers_about_configs_are_as_the_document_has_them(client: Callable[..., httpx.AsyncClient]) -> None:
+    everything = {
+        "signing": {"secrets": ["s"]},
+        "headers": {"A": "b", "Authorization": "c"},
+        "retry": {"type": "schedule", "delays": [1, "1h"], "on_status": [404]},
+        "timeout": "5s",
+        "rate_limit": {"per_second": 5},
+        "max_in_flight": 3,
+        "ordering": {"policy": "skip", "after": 2},
+    }
+    async with client() as door:
+        answers = [
+            await door.put("/config/app", json=everything),
+            await door.get("/config/app"),
+            await door.put("/config/app", json={}),
+            await door.get("/config/app"),
+            await door.put("/config/app", json={"timeout": 0}),
+            await door.put("/config/app", content=b"["),
+            await door.put("/config/app", json={"headers": {"A": "b" * 3_000}}),
+            await door.delete("/config/app"),
+            await door.delete("/config/app"),
+            await door.get("/config/app"),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 422, 400, 413, 204, 404, 404]
         for answer in answers:
             _check(answer)
 

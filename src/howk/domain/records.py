@@ -24,6 +24,7 @@ RESULTS = "howk.results"
 DEADLETTER = "howk.deadletter"
 KEYS = "howk.keys"
 STATE = "howk.state"
+CONTROL = "howk.control"
 
 JSON_TYPE = "application/json"
 
@@ -183,6 +184,28 @@ class KeyRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     body: str
     id: str
     accepted_at: int
+
+
+class ConfigRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A row of `howk.control`: what a config sets for its deliveries (see `domain.config_defaults`).
+
+    0 and None are what it does not set; `skip_after` 0 lets no delivery pass another of its ordering key. `timeout` is
+    in milliseconds. `sealed` holds what signs and the sensitive headers, bound to the row's key.
+    """
+
+    v: int
+    scope: str
+    updated_at: int
+    profile: Profile = "default"
+    headers: dict[str, str] = {}
+    sealed: str = ""
+    retry: RetryPolicy | None = None
+    max_attempts: int = 0
+    timeout: int = 0
+    per_second: float = 0.0
+    burst: float = 0.0
+    max_in_flight: int = 0
+    skip_after: int = 0
 
 
 class _Version(Struct):

@@ -22,6 +22,7 @@ from howk.domain.signing import signed_head, signing_keys
 from howk.flow import journal
 from howk.flow.stage import Emission, Emit, attempted
 from howk.ports.clock import Clock
+from howk.ports.directory import Directory
 from howk.ports.log import Entry, Record
 from howk.ports.sender import Answer, Call, Origin, Sender, Timings
 from howk.ports.state import Ask, HotState
@@ -45,7 +46,8 @@ _read = reader(Delivery)
 
 
 class DeliverOptions(NamedTuple):
-    """`timeout` in seconds, `capture` in bytes; `redact` are lower-case names of headers whose values are secret."""
+    """`timeout` in seconds, for a scope that sets none, `capture` in bytes; `redact` are lower-case names of headers
+    whose values are secret."""
 
     timeout: float
     capture: int
@@ -113,6 +115,7 @@ class Deliver:
         meter: Meter,
         reporter: Reporter,
         options: DeliverOptions,
+        directory: Directory,
     ) -> None:
         self._state = state
         self._sender = sender
@@ -121,6 +124,7 @@ class Deliver:
         self._meter = meter
         self._reporter = reporter
         self._options = options
+        self._directory = directory
         self._said = frozenset(outcome for outcome, level in ATTEMPT_LEVELS.items() if reporter.wants(level))
         self._flying: set[_Key] = set()
         self._begun: dict[str, _Begun] = {}
@@ -270,7 +274,8 @@ class Deliver:
             )
         except ValueError as error:
             return self._refused(job, "invalid_endpoint", str(error))
-        return _request(endpoint, head, job, self._options.timeout)
+        timeout = self._directory.limits(delivery.scope).timeout or self._options.timeout
+        return _request(endpoint, head, job, timeout)
 
     def _refused(self, job: _Job, reason: str, error: str) -> Result:
         return _result(job, self._clock.now(), "rejected", reason=reason, error=error)

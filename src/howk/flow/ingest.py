@@ -9,7 +9,7 @@ request is durable.
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
@@ -17,15 +17,25 @@ from typing import Annotated, NamedTuple
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from howk.domain.addresses import AddressPolicy, blocked_reason, literal_address
+from howk.domain.config_defaults import Config, Fields, with_defaults
 from howk.domain.delivery import accepted_status
-from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint
+from howk.domain.endpoints import Endpoint, parse_endpoint
 from howk.domain.errors import FieldProblem, Rejected
-from howk.domain.ids import RANDOM_BYTES, delivery_id
+from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_id
 from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
+from howk.domain.request_headers import checked_headers
 from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
 from howk.domain.signing_request import Signing, chosen_signing
-from howk.domain.timing import Duration, RetryAsked, attempts_of, delivery_time, longest_age, policy_of
+from howk.domain.timing import (
+    Duration,
+    RetryAsked,
+    attempts_of,
+    checked_attempts,
+    delivery_time,
+    longest_age,
+    policy_of,
+)
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.flow.keyed import Accepted, Answer, Item, Keyed
@@ -33,9 +43,6 @@ from howk.ports.clock import Clock, Random
 from howk.ports.state import HotState
 from howk.ports.telemetry import RECEIVED, Meter
 
-MAX_ATTEMPTS = 1_000
-_MAX_HEADERS = 64
-_CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,64}/[\w!#$&^.+-]{1,64}(\s*;[\x20-\x7e\t]{0,200})?", re.ASCII)
 _NULL = b"null"
 
@@ -85,7 +92,8 @@ class IngestOptions(NamedTuple):
 
 
 class Ingest:
-    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters."""
+    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters. `defaults` gives what a scope
+    sets for its deliveries, None for one that sets nothing."""
 
     def __init__(
         self,
@@ -96,6 +104,7 @@ class Ingest:
         random: Random,
         meter: Meter,
         options: IngestOptions,
+        defaults: Callable[[str], Config | None],
     ) -> None:
         self._journal = log
         self._state = state
@@ -104,6 +113,7 @@ class Ingest:
         self._random = random
         self._meter = meter
         self._options = options
+        self._defaults = defaults
         self._keyed = Keyed(log, state, clock, random)
         self._judge = lru_cache(maxsize=4_096)(self._blocked)
 
@@ -112,13 +122,15 @@ class Ingest:
 
         Raises `Rejected` for a scope that can't be one, `Full` or `Transient` when nothing was taken.
         """
-        _check_scope(scope)
+        check_config_id(scope)
+        config = self._defaults(scope)
         now = self._clock.now()
         answers: list[str | Rejected] = []
         deliveries: list[Delivery] = []
         for request in requests:
             try:
-                delivery = self._delivery(scope, request, now, delivery_id(now, self._random.bytes(RANDOM_BYTES)))
+                id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
+                delivery = self._delivery(scope, request, config, now, id_)
             except Rejected as refusal:
                 answers.append(refusal)
                 continue
@@ -135,22 +147,28 @@ class Ingest:
 
         A `Transient` in a place says that this one is not known to be taken and may be sent again.
         """
-        _check_scope(scope)
-        answers = await self._keyed.accept(scope, [self._item(scope, request) for request in requests])
+        check_config_id(scope)
+        config = self._defaults(scope)
+        answers = await self._keyed.accept(scope, [self._item(scope, request, config) for request in requests])
         taken = sum([isinstance(answer, Accepted) and not answer.replayed for answer in answers])
         if taken:
             self._meter.count(RECEIVED, taken, route)
         return answers
 
-    def _item(self, scope: str, request: Request) -> Item:
-        return Item(request.key, request.body, partial(self._delivery, scope, request.enqueue))
+    def _item(self, scope: str, request: Request, config: Config | None) -> Item:
+        return Item(request.key, request.body, partial(self._delivery, scope, request.enqueue, config))
 
-    def _delivery(self, scope: str, request: Enqueue, now: int, id_: str) -> Delivery:
+    def _delivery(self, scope: str, request: Enqueue, config: Config | None, now: int, id_: str) -> Delivery:
         refuse_unbuilt(request)
         endpoint = self._endpoint(request.endpoint)
         payload, payload_base64, content_type = self._payload(request)
-        headers, sensitive = self._headers(request.headers or {})
+        headers, sensitive = checked_headers(request.headers or {}, self._options.redact)
         signed = chosen_signing(request.signing_secret, request.signing)
+        attempts, retry = _attempts(request), self._retry(request.retry)
+        if config is not None:
+            own = Fields(headers, sensitive, signed, retry, attempts)
+            replaced = _given_otherwise(request, endpoint)
+            headers, sensitive, signed, retry, attempts = with_defaults(own, config, self._options.redact, replaced)
         secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
         deliver_at = delivery_time(request.deliver_at, now, self._options.max_delay_ahead)
         sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
@@ -159,14 +177,15 @@ class Ingest:
             scope=scope,
             targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed, profile=signed.profile),),
             created_at=now,
-            max_attempts=self._attempts(request),
+            max_attempts=self._options.max_attempts if attempts is None else attempts,
             payload=payload,
             payload_base64=payload_base64,
             content_type=content_type,
             not_before=deliver_at,
             expires_at=max(now, deliver_at) + longest_age(request.max_age, self._options.max_age),
             deliver_at=deliver_at,
-            retry=self._retry(request.retry),
+            # One that is the deployment's follows it.
+            retry=None if retry == self._options.retry else retry,
         )
 
     def _endpoint(self, url: str) -> Endpoint:
@@ -207,49 +226,24 @@ class Ingest:
             message = f"{size} bytes; at most {self._options.max_payload} are taken (api.max_payload_size)"
             raise _refused("payload_too_large", "payload", message)
 
-    def _headers(self, headers: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        if not headers:
-            return headers, headers
-        if len(headers) > _MAX_HEADERS:
-            raise _refused("invalid_headers", "headers", f"at most {_MAX_HEADERS} headers are taken")
-        problems = [
-            FieldProblem(f"headers.{name[:80]}", problem)
-            for name, value in headers.items()
-            if (problem := header_problem(name, value))
-        ]
-        if len({name.lower() for name in headers}) < len(headers):
-            problems.append(FieldProblem("headers", "a header is given twice, in different case"))
-        if problems:
-            raise Rejected("invalid_headers", problems[0].message, problems)
-        sensitive = {name: value for name, value in headers.items() if name.lower() in self._options.redact}
-        return {name: value for name, value in headers.items() if name not in sensitive}, sensitive
-
-    def _attempts(self, request: Enqueue) -> int:
-        asked, field = request.max_attempts, "max_attempts"
-        if request.retry is not None:
-            if asked is not None and request.retry.max_attempts is not None:
-                raise _refused("invalid_max_attempts", "retry.max_attempts", "max_attempts is given already")
-            if asked is None:
-                asked, field = attempts_of(request.retry), "retry.max_attempts"
-        if asked is None:
-            return self._options.max_attempts
-        if not 1 <= asked <= MAX_ATTEMPTS:
-            raise _refused("invalid_max_attempts", field, f"a number from 1 to {MAX_ATTEMPTS}")
-        return asked
-
     def _retry(self, asked: RetryAsked | None) -> RetryPolicy | None:
+        return None if asked is None else policy_of(asked, self._options.retry)
+
+
+def _attempts(request: Enqueue) -> int | None:
+    asked, field = request.max_attempts, "max_attempts"
+    if request.retry is not None:
+        if asked is not None and request.retry.max_attempts is not None:
+            raise _refused("invalid_max_attempts", "retry.max_attempts", "max_attempts is given already")
         if asked is None:
-            return None
-        policy = policy_of(asked, self._options.retry)
-        return None if policy == self._options.retry else policy
+            asked, field = attempts_of(request.retry), "retry.max_attempts"
+    return None if asked is None else checked_attempts(asked, field)
 
 
-def _check_scope(scope: str) -> None:
-    if not _CONFIG_ID.fullmatch(scope):
-        raise Rejected(
-            "invalid_config_id",
-            "a config id has 1 to 128 letters, digits and . _ : ~ -, and begins with a letter or a digit",
-        )
+def _given_otherwise(request: Enqueue, endpoint: Endpoint) -> list[str]:
+    """Headers that a request gives by a field of its own."""
+    names = ["authorization"] if endpoint.userinfo else []
+    return [*names, "content-type"] if request.content_type is not None else names
 
 
 def refuse_unbuilt(request: Enqueue) -> None:

@@ -4,18 +4,20 @@ Knows the shapes of records and which stream each goes to; knows no engine and t
 """
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from howk.domain.delivery import schedule
 from howk.domain.idempotency import scoped
 from howk.domain.offsets import Finished
 from howk.domain.records import (
+    CONTROL,
     DEADLETTER,
     KEYS,
     PENDING,
     RESULTS,
     SLOW,
     STATE,
+    ConfigRecord,
     DeadLetter,
     Delivery,
     KeyRecord,
@@ -23,8 +25,10 @@ from howk.domain.records import (
     Waiting,
     encode,
 )
-from howk.ports.log import Entry, Finish, Log, Record
+from howk.ports.log import Entry, Finish, Follower, Log, Record
 from howk.ports.telemetry import APPEND, Meter
+
+_AT_ONCE = 500
 
 
 def key_of(scope: str, delivery: str, ordering_key: str = "") -> str:
@@ -72,6 +76,21 @@ def kept(record: KeyRecord) -> Record:
     return Record(KEYS, scoped(record.scope, record.key), encode(record))
 
 
+def config_key(scope: str) -> str:
+    """The key of a config's row in the table of everything that is set from outside."""
+    return f"config/{scope}"
+
+
+def sets(record: ConfigRecord) -> Record:
+    """The row of a config."""
+    return Record(CONTROL, config_key(record.scope), encode(record))
+
+
+def sets_no_more(scope: str) -> Record:
+    """The tombstone of a config."""
+    return Record(CONTROL, config_key(scope), b"")
+
+
 class Journal:
     """The log as rooms and stages use it, measured."""
 
@@ -88,6 +107,15 @@ class Journal:
     def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
         """See `Log.replay`."""
         return self.log.replay(table)
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        """See `Log.follow`."""
+        return await self.log.follow(table, wake)
+
+    async def news(self, follower: Follower) -> AsyncIterator[Sequence[Entry]]:
+        """What a follower was not given yet, to the end that its table had when this came to it."""
+        while batch := await follower.fetch(_AT_ONCE):
+            yield batch
 
     def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
         """See `Log.read`."""

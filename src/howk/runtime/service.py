@@ -134,6 +134,8 @@ class _Service:
         gc.set_threshold(*_GC_THRESHOLDS)
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
+        # Before the door is served and the first attempt is made: both act on what configs set.
+        await insist(house.configs.catch_up, "control", self._metrics, self._reporter)
         server = self._server(house, trusted)
         url = url_of(door, tls=self._certificate is not None)
         self._say_start(url, trusted)
@@ -142,6 +144,7 @@ class _Service:
             serving = group.create_task(server.serve(sockets=[door]))
             if "worker" in self._roles:
                 self._loops.append(group.create_task(house.deliver_stage.run()))
+            self._loops.append(group.create_task(house.control.run()))
             self._loops.append(group.create_task(self._open(house, group)))
             self._announce(url)
             await self._stop.wait()
@@ -192,6 +195,7 @@ class _Service:
             Refusals(self._reporter),
             dependencies(house.engines),
             "" if "api" in self._roles else named(self._roles),
+            configs=house.configs,
         )
         bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
         tls = self._certificate.context if self._certificate else None
@@ -231,6 +235,7 @@ class _Service:
         server.should_exit = True
         house.schedule.close()
         house.keys.close()
+        house.control.close()
         house.deliver_stage.close()
         drained = asyncio.ensure_future(self._drained(house, serving))
         aborted = asyncio.ensure_future(self._abort.wait())

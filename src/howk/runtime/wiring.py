@@ -23,6 +23,7 @@ from howk.domain.records import PENDING, RESULTS, SLOW
 from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import Sealer
 from howk.flow import deliver, settle
+from howk.flow.configs import ConfigOptions, Configs
 from howk.flow.deliver import Deliver, DeliverOptions
 from howk.flow.ingest import Ingest, IngestOptions
 from howk.flow.journal import Journal
@@ -108,6 +109,8 @@ class House:
     schedule: Ticker
     recall: Recall
     keys: Ticker
+    configs: Configs
+    control: Ticker
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +161,10 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
     recall = Recall(journal, state, clock, reporter, ttl=round(settings.ttl.idempotency_ttl * 1000))
+    configs = Configs(
+        journal, sealer, clock, random, reporter, ConfigOptions(backoff, redact), wake=lambda: control.wake_by(0)
+    )
+    control = Ticker("control", configs.turn, clock, meter, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(
@@ -169,12 +176,12 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         max_age=round(delivery.max_age * 1000),
         max_delay_ahead=round(delivery.max_delay_ahead * 1000),
     )
-    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending)
+    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending, configs)
     settling = Settle(state, backoff, meter, ticker.wake_by)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
     return House(
         engines=engines,
-        ingest=Ingest(journal, state, sealer, clock, random, meter, taking),
+        ingest=Ingest(journal, state, sealer, clock, random, meter, taking, configs.defaults),
         deliver=delivering,
         reconcile=Reconcile(
             journal, state, backoff, clock, meter, reporter, deliver=deliver.GROUP, settle=settle.GROUP
@@ -194,6 +201,8 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         schedule=ticker,
         recall=recall,
         keys=Ticker("keys", recall.turn, clock, meter, reporter),
+        configs=configs,
+        control=control,
     )
 
 

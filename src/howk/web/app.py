@@ -4,7 +4,6 @@ Everything that can be known of a request before its body is read is checked bef
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec.json import encode
@@ -14,18 +13,21 @@ from howk.domain.delivery import Status
 from howk.domain.errors import Full, HowkError, Rejected
 from howk.domain.idempotency import body_hash
 from howk.domain.ids import is_delivery_id
+from howk.flow.configs import Configs
 from howk.flow.ingest import Ingest
 from howk.flow.ingest import Request as Keyed
 from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
-from howk.web.envelope import read_batch, read_enqueue
+from howk.web.configs import shown
+from howk.web.envelope import read_batch, read_config, read_enqueue
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
 from howk.web.openapi import document
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
+from howk.web.times import rfc3339
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +37,7 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
+_MAX_CONFIG = 64 << 10
 _ASIDE = frozenset({"/health", "/healthz", "/health/dependencies", "/ready", "/metrics"})
 _REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -69,7 +72,7 @@ class Limits(NamedTuple):
 
 class App:
     """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
-    stands on."""
+    stands on. Without `configs` it takes and shows none."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class App:
         refusals: Refusals,
         dependencies: Sequence[Dependency] = (),
         aside: str = "",
+        configs: Configs | None = None,
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -94,6 +98,7 @@ class App:
         self._refusals = refusals
         self._dependencies = tuple(dependencies)
         self._aside = aside
+        self._configs = configs
         self._being_read = 0
         self._under_way = 0
 
@@ -145,6 +150,9 @@ class App:
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
+        if path.startswith("/config/") and self._configs is not None:
+            self._guard.check_key(request.headers)
+            return await self._config(request, path.removeprefix("/config/"), self._configs)
         if path in ("/health", "/healthz"):
             _allow(request, "GET", "HEAD")
             return _json(200, {"status": "ok", "version": __version__}, "/health")
@@ -221,6 +229,23 @@ class App:
             raise Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
         return _json(200, view(found), "/webhooks/{webhook_id}/status")
 
+    async def _config(self, request: Request, config_id: str, configs: Configs) -> Reply:
+        route = "/config/{config_id}"
+        if not config_id or "/" in config_id:
+            raise Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
+        _allow(request, "GET", "HEAD", "PUT", "DELETE")
+        if request.method == "PUT":
+            body = await self._read(request, min(self._limits.request, _MAX_CONFIG), "a config is never larger")
+            return _json(200, shown(await configs.put(config_id, read_config(body))), route)
+        if request.method == "DELETE":
+            if not await configs.remove(config_id):
+                raise _no_config()
+            return Reply(204, b"", route)
+        found = configs.defaults(config_id)
+        if found is None:
+            raise _no_config()
+        return _json(200, shown(found), route)
+
     async def _read(self, request: Request, limit: int, setting: str) -> bytes:
         """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
         _check_kind(request.headers)
@@ -276,10 +301,7 @@ def view(status: Status) -> dict[str, object]:
 
 
 def _time(milliseconds: int) -> str | None:
-    if not milliseconds:
-        return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(milliseconds) if milliseconds else None
 
 
 def _accepted(webhook_id: str) -> bytes:
@@ -316,6 +338,10 @@ def _allow(request: Request, *methods: str) -> None:
         )
 
 
+def _no_config() -> Problem:
+    return Problem(404, "not_found", "no config of this id sets anything")
+
+
 class Gone(Exception):
     """The client left before its request was whole."""
 
@@ -335,6 +361,8 @@ def _too_large(limit: int, setting: str) -> Problem:
 
 
 async def _send(send: Send, reply: Reply) -> None:
-    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    # RFC 9110, 8.6: an answer that can have no content says no length.
+    length = [] if reply.status == 204 else [(b"content-length", b"%d" % len(reply.body))]
+    headers = [*reply.headers, *length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
+from howk.domain.config_defaults import ConfigRequest
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.signing_request import Signing
 from howk.domain.timing import RetryAsked
@@ -22,6 +23,7 @@ _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
 _SPARE_DEPTH = 64
+_INSIDE = ("headers", "signing", "retry", "rate_limit", "ordering")
 
 
 class _Batch(Struct, forbid_unknown_fields=True):
@@ -29,6 +31,7 @@ class _Batch(Struct, forbid_unknown_fields=True):
 
 
 _decode = Decoder(Enqueue).decode
+_decode_config = Decoder(ConfigRequest).decode
 _skip = Decoder(Raw).decode
 _decode_batch = Decoder(_Batch).decode
 
@@ -50,6 +53,14 @@ def read_batch(body: bytes, most: int) -> tuple[list[Enqueue | Rejected], list[R
         message = f"{len(items)} items; from 1 to {most} are taken (api.max_batch)"
         raise Rejected("invalid_batch", message, [FieldProblem("webhooks", message)])
     return [_read_item(item) for item in items], items
+
+
+def read_config(body: bytes) -> ConfigRequest:
+    """What a config is to set. Raises `Rejected` like `read_enqueue`."""
+    _check_text(body)
+    request = _guarded(_decode_config, body)
+    _refuse_repeats(body)
+    return request
 
 
 def _read_item(item: Raw) -> Enqueue | Rejected:
@@ -164,7 +175,7 @@ def _refuse_repeats(body: bytes) -> None:
         found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
-    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "signing", "retry"))]
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in _INSIDE)]
     for envelope in envelopes:
         key = envelope.repeated() if isinstance(envelope, _Object) else None
         if key is not None:

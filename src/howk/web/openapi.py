@@ -13,7 +13,9 @@ from msgspec.json import encode, schema_components
 from msgspec.structs import fields
 
 from howk._version import __version__
+from howk.domain.config_defaults import ConfigRequest
 from howk.flow.ingest import NOT_BUILT, Enqueue
+from howk.web.configs import ConfigShown
 from howk.web.health import Health
 
 JSON = "application/json"
@@ -165,6 +167,28 @@ ROUTES = (
         {200: {JSON: StatusAnswer}, 404: _PROBLEM, **_ANY, **_KEY},
         needs_key=True,
     ),
+    Route(
+        "PUT",
+        "/config/{config_id}",
+        "Replace what a config sets for its deliveries; it holds from this answer on.",
+        {200: {JSON: ConfigShown}, **_ANY, **_BODY, **_KEY, 507: _PROBLEM},
+        ConfigRequest,
+        needs_key=True,
+    ),
+    Route(
+        "GET",
+        "/config/{config_id}",
+        "What a config sets; secrets are never shown.",
+        {200: {JSON: ConfigShown}, 404: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "DELETE",
+        "/config/{config_id}",
+        "Let a config set nothing any more.",
+        {204: {}, 404: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
     Route("GET", "/health", "Whether the process lives.", {200: {JSON: Alive}, **_ANY}),
     Route("GET", "/healthz", "The same as /health.", {200: {JSON: Alive}, **_ANY}),
     Route("GET", "/ready", "Whether the process does its work; 503 says why not.", {200: {JSON: Ready}, **_ANY}),
@@ -180,6 +204,7 @@ ROUTES = (
 
 _DESCRIPTIONS = {
     202: "Accepted",
+    204: "Done",
     400: "Malformed",
     401: "No key, or one that is not known",
     403: "A page of another site",
@@ -195,6 +220,7 @@ _DESCRIPTIONS = {
     431: "The headers are too large or too many",
     500: "howk failed",
     503: "Not now; try again",
+    507: "As many are kept as there may be",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
