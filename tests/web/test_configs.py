@@ -1,6 +1,7 @@
 """The routes of a config from outside: what they show, that no secret is shown, and that a refusal changes nothing."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -265,3 +266,13 @@ async def test_a_config_is_used_by_the_very_next_request(corridor: Corridor, doo
         webhook_id = (await door.post("/webhooks/app/enqueue", json=webhook)).json()["webhook_id"]
         status = (await door.get(f"/webhooks/{webhook_id}/status")).json()
         assert status["max_attempts"] == attempts
+
+
+async def test_the_commands_of_the_page_on_configs_do_what_it_says(corridor: Corridor, door: httpx.AsyncClient) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "config-defaults.md").read_text()
+    set_, webhook = re.findall(r"-d '(.*?)'", page, re.DOTALL)
+    assert (await door.put("/config/shop", content=set_)).status_code == 200
+    answer = await door.post("/webhooks/shop/enqueue", content=webhook)
+    assert answer.status_code == 202
+    status = (await door.get(f"/webhooks/{answer.json()['webhook_id']}/status")).json()
+    assert status["max_attempts"] == 5
