@@ -3,10 +3,13 @@ way into the door, and its secrets are in no file and no log line."""
 
 import hmac
 import json
+import sqlite3
 from base64 import b64encode
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from tests.e2e.harness import Howk, Receiver, Response, Start, connected, envelope
@@ -79,3 +82,16 @@ async def test_the_way_beside_asgi_and_the_one_through_it_act_on_it_alike(tmp_pa
         for id_ in ids:
             (start,) = receiver.of(id_)
             assert start.headers["x-number"] == "3"
+
+
+async def test_a_config_of_a_newer_version_refuses_the_start_in_words(tmp_path: Path) -> None:
+    async with Howk(tmp_path) as howk:
+        assert (await _ask(howk, "PUT", "shop", _set(1))).status == 200
+        assert await howk.stop() == 0
+        newer = b'{"v":2,"scope":"shop"}'
+        with closing(sqlite3.connect(howk.data_dir / "log.db", isolation_level=None)) as connection:
+            connection.execute("UPDATE log_control SET value = ?, sum = ?", (newer, crc32(newer)))
+        await howk.launch()
+        assert await howk.ended() == 1
+        assert "run the newer version" in howk.lines[-1]["message"]
+        assert len(howk.said("started")) == 1

@@ -134,8 +134,8 @@ class _Service:
         gc.set_threshold(*_GC_THRESHOLDS)
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
-        # Before the door is served and the first attempt is made: both act on what configs set.
-        await insist(house.configs.catch_up, "control", self._metrics, self._reporter)
+        if not await self._knows_configs(house):
+            return 0
         server = self._server(house, trusted)
         url = url_of(door, tls=self._certificate is not None)
         self._say_start(url, trusted)
@@ -153,6 +153,19 @@ class _Service:
                 loop.cancel()
         self._reporter.say("stopped", "howk has stopped")
         return code
+
+    async def _knows_configs(self, house: House) -> bool:
+        """Read what configs set before the door is served and an attempt is made, which both act on it; False when howk
+        is to stop before that could be done."""
+        reading = asyncio.ensure_future(insist(house.configs.catch_up, "control", self._metrics, self._reporter))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if reading.done():
+            reading.result()
+            return True
+        reading.cancel()
+        return False
 
     async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
         """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
