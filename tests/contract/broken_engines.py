@@ -11,7 +11,6 @@ from howk.ports.state import (
     Claim,
     Claims,
     Condition,
-    Counts,
     Effect,
     Follow,
     HotState,
@@ -19,6 +18,7 @@ from howk.ports.state import (
     KeyAsk,
     KeyEnd,
     Rebuild,
+    Statistics,
 )
 
 
@@ -231,8 +231,8 @@ class SpoiledState:
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
         return await self.state.status(ids)
 
-    async def counts(self) -> Counts:
-        return await self.state.counts()
+    async def statistics(self, now: int) -> Statistics:
+        return await self.state.statistics(now)
 
     async def condition(self) -> Condition:
         return await self.state.condition()
@@ -298,6 +298,9 @@ class GoingBack:
     async def restore(self, effects: Sequence[Effect]) -> None:
         await self.state.apply(effects, {})
 
+    async def count(self, effects: Sequence[Effect]) -> None:
+        await self.rebuild.count(effects)
+
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self.rebuild.seal(watermark)
 
@@ -320,6 +323,26 @@ class LetsAnOldRebuildGoOn(SpoiledState):
     async def rebuild(self) -> Rebuild:
         self.one = self.one or await self.state.rebuild()
         return self.one
+
+
+class ShowsADayAsAnHour(SpoiledState):
+    async def statistics(self, now: int) -> Statistics:
+        found = await self.state.statistics(now)
+        return found._replace(last_1h=found.last_24h)
+
+
+class CountsWhenItIsTold(SpoiledState):
+    """At the time of the latest of a batch, as a clock would show it."""
+
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        now = max((effect.at for effect in effects), default=0)
+        told = [effect._replace(at=now, accepted_at=effect.accepted_at and now) for effect in effects]
+        await self.state.apply(told, watermark)
+
+
+class ReceivesAtEveryEffect(SpoiledState):
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        await self.state.apply([effect._replace(accepted_at=effect.at) for effect in effects], watermark)
 
 
 class LetsTwoHoldAKey(SpoiledState):

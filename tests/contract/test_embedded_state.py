@@ -10,9 +10,10 @@ from tests.contract.embedded import change, image_of, killed_after, open_state
 
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.state import EmbeddedState, Keep
+from howk.domain.windows import HOUR, Window
 from howk.ports.clock import Clock
 from howk.ports.state import Condition, HotState
-from howk.testing.state_suite import StateSuite, due, ended, pending, states, waiting
+from howk.testing.state_suite import NOW, StateSuite, due, ended, happened, pending, states, waiting, windows
 
 
 class TestEmbeddedState(StateSuite):
@@ -71,7 +72,7 @@ async def test_a_lease_ends_with_its_process_and_its_token_releases_nothing_more
         async with open_state(left) as state:
             assert [claim.id for claim in await due(state, 10)] == ["w"]
             await state.release(lost)
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(0)).waiting == 1
 
 
 async def test_what_was_open_when_the_machine_was_restarted_is_not_valid(path: Path) -> None:
@@ -175,3 +176,45 @@ async def watermark_after_crash(path: Path, said: int) -> int:
             range(1, reached + 1)
         )
     return reached
+
+
+async def test_a_backlog_that_outgrows_memory_is_received_once_through_a_kill(path: Path) -> None:
+    many = 20_000
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        for start in range(0, many, 500):
+            await state.accept([pending(f"p{n}", at=NOW) for n in range(start, start + 500)])
+        assert (await windows(state, NOW))[0].received == many
+        killed = image_of(path)
+        await state.apply([happened(ended(f"p{n}", 0), NOW) for n in range(many)], {0: 1})
+        assert (await windows(state, NOW))[0] == Window(many, many)
+    async with open_state(killed) as state:
+        # Reconcile notes what is not known; the rest was written before the kill.
+        known = await state.standing([f"p{n}" for n in range(many)])
+        assert 0 < sum(standing is not None for standing in known) < many
+        await state.accept([pending(f"p{n}", at=NOW) for n, found in enumerate(known) if found is None])
+        assert (await windows(state, NOW))[0].received == many
+        await state.apply([happened(ended(f"p{n}", 0), NOW) for n in range(many)], {0: 1})
+        assert (await windows(state, NOW))[0] == Window(many, many)
+
+
+async def test_many_thousand_endpoints_are_counted_within_the_documented_error(path: Path) -> None:
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        for n in range(160):
+            calls = [happened(ended(f"{n}-{k}", 0), NOW + n * 1_000, f"ep_{n * 500 + k}") for k in range(500)]
+            await state.apply(calls, {0: n + 1})
+        hour, day = await windows(state, NOW + (HOUR + 79) * 1_000)
+        assert abs(day.unique_endpoints / 80_000 - 1) < 4 * 0.0222
+        # The calls of the last half: the window's own share of the sample.
+        assert abs(hour.unique_endpoints / 40_000 - 1) < 4 * 0.0222
+        almost_out = (await windows(state, NOW + (HOUR + 157) * 1_000))[0]
+        assert almost_out.unique_endpoints == 1_000
+
+
+async def test_an_older_format_is_rebuilt(path: Path) -> None:
+    await write(path)
+    change(path / "hot.db", "PRAGMA user_version = 2")
+    change(path / "hot.db", "DROP TABLE slices")
+    async with open_state(path) as state:
+        assert (await state.condition())[:2] == (False, "it has another format")

@@ -217,7 +217,9 @@ class HotStateMachine(RuleBasedStateMachine):
     def hot_state_is_what_the_model_is(self) -> None:
         assert list(self.runner.run(self.state.status(IDS))) == [self.model.shown(id_) for id_ in IDS]
         assert list(self.runner.run(self.state.standing(IDS))) == [self.model.standing(id_) for id_ in IDS]
-        assert self.runner.run(self.state.counts()) == (len(self.model.rows), len(self.model.statuses))
+        found = self.runner.run(self.state.statistics(self.clock.now()))
+        over = sum([status.state in ENDED for status in self.model.statuses.values()])
+        assert (found.waiting, found.ended) == (len(self.model.rows), over)
         assert self.runner.run(self.state.condition()) == (True, "", {0: self.model.watermark})
 
 

@@ -118,6 +118,13 @@ async def test_the_log_suite_notices_an_engine_that(
         (broken.LetsTwoHoldAKey, StateSuite.test_of_many_who_claim_a_key_at_once_one_holds_it),
         (broken.TrustsKeysBeforeTheyAreRead, StateSuite.test_no_key_is_claimed_before_the_log_was_read_to_its_end),
         (broken.ForgetsTheClaimedId, StateSuite.test_a_claim_of_unknown_end_is_taken_up_under_its_own_id),
+        (broken.IgnoresTheWatermark, StateSuite.test_an_effect_below_the_watermark_counts_nothing_twice),
+        (broken.ShowsADayAsAnHour, StateSuite.test_what_happened_counts_for_an_hour_and_a_day_from_its_own_time),
+        (
+            broken.CountsWhenItIsTold,
+            StateSuite.test_what_happened_earlier_and_is_applied_later_counts_where_it_belongs,
+        ),
+        (broken.ReceivesAtEveryEffect, StateSuite.test_a_delivery_is_received_once_however_often_it_is_noted),
         (broken.LetsAnOldRebuildGoOn, StateSuite.test_a_later_rebuild_voids_the_one_before),
     ],
 )

@@ -24,8 +24,8 @@ IN_EFFECT = """
     delivery.response_capture delivery.max_age delivery.max_delay_ahead
     delivery.drain delivery.allow_private_networks delivery.allowed_networks
     delivery.blocked_networks delivery.user_agent retry.base_delay retry.max_delay retry.max_attempts
-    retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.idempotency_ttl ttl.status_ttl
-    ttl.status_max metrics.port dlq.redact_headers security.encryption_key logging.level logging.format
+    retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.idempotency_ttl ttl.stats_ttl
+    ttl.status_ttl ttl.status_max metrics.port dlq.redact_headers security.encryption_key logging.level logging.format
 """
 
 SECTIONS = """

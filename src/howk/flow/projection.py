@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from howk.domain.delivery import Moved, Standing
+from howk.domain.delivery import Moved, Standing, move
 from howk.domain.records import Result, encode
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import read_result, settle
+from howk.domain.windows import DAY
 from howk.ports.log import Entry
 from howk.ports.state import Effect, HotState
 
@@ -39,12 +40,36 @@ async def judge_results(
 
 def effect_of(judged: Judged) -> Effect | None:
     """What a judged result changes in hot state, None for history."""
-    moved, endpoint = judged.moved, judged.result.endpoint
+    moved, result, before = judged.moved, judged.result, judged.before
     if moved is None:
         return None
+    # Its later results are judged against a gen above 0, or against its end.
+    is_first = before is None or (before.series, before.gen) == (1, 0)
+    accepted_at = _accepted_at(result) if is_first else 0
     if moved.waiting is None:
-        return Effect(moved.status, endpoint=endpoint)
-    return Effect(moved.status, moved.waiting.due_at, encode(moved.waiting.delivery), endpoint)
+        return Effect(moved.status, endpoint=result.endpoint, at=result.at, accepted_at=accepted_at)
+    waiting = moved.waiting
+    return Effect(moved.status, waiting.due_at, encode(waiting.delivery), result.endpoint, result.at, accepted_at)
+
+
+def counted_again(results: Sequence[Result], policy: RetryPolicy, now: int) -> list[Effect]:
+    """What to count of results where the windows were lost and nothing is known of where deliveries stood: each as if
+    it had counted. What was sent twice around a kill is then counted twice."""
+    recent = [result for result in results if result.at > now - DAY * 1000]
+    return [
+        Effect(
+            move(result, policy).status,
+            endpoint=result.endpoint,
+            at=result.at,
+            accepted_at=_accepted_at(result) if (result.series, result.gen) == (1, 0) else 0,
+        )
+        for result in recent
+    ]
+
+
+def _accepted_at(result: Result) -> int:
+    # What nobody could read tells no more than when it was met.
+    return result.created_at or result.at
 
 
 def watermark_of(batch: Sequence[Entry]) -> dict[int, int]:

@@ -26,7 +26,7 @@ from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import read_result
 from howk.flow import journal
 from howk.flow.journal import Journal
-from howk.flow.projection import effect_of, judge, watermark_of
+from howk.flow.projection import counted_again, effect_of, judge, watermark_of
 from howk.flow.stage import each
 from howk.ports.clock import Clock
 from howk.ports.log import Entry, Place
@@ -116,7 +116,7 @@ class Reconcile:
         for place, end in finished.items():
             start = (await self._journal.log.bounds(RESULTS))[place][0]
             results = self._journal.read(RESULTS, place.partition, start, end)
-            await each(results, lambda batch: self._restore_delivered(rebuild, batch))
+            await each(results, lambda batch: self._restore_results(rebuild, batch))
         self._meter.gauge(REBUILD, 0.5)
         await each(self._journal.all(DEADLETTER), lambda batch: self._restore_dead(rebuild, batch))
         self._meter.gauge(REBUILD, 0.75)
@@ -125,12 +125,13 @@ class Reconcile:
         if not first_start:
             self._reporter.say("rebuild_finished", "hot state is whole again")
 
-    async def _restore_delivered(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+    async def _restore_results(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
         delivered = {result.id: result for result in reversed(results) if result.outcome == "delivered"}
         known = await self._state.standing(list(delivered))
         fresh = [r for r, standing in zip(delivered.values(), known, strict=True) if not (standing and standing.ended)]
         await rebuild.restore([Effect(move(result, self._policy).status) for result in fresh])
+        await rebuild.count(counted_again(results, self._policy, self._clock.now()))
 
     async def _restore_dead(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         effects: list[Effect] = []
@@ -171,7 +172,10 @@ class Reconcile:
         await self._state.release([Claim(d.targets[0].id, d.series, d.gen, b"", 0) for d in _deliveries(batch)])
 
     async def _note_pending(self, batch: Sequence[Entry]) -> None:
-        await self._state.accept(_pending(batch))
+        statuses = _pending(batch)
+        known = await self._state.standing([status.id for status in statuses])
+        # What is known needs no note, and noted twice it would count twice as received.
+        await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
 
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)

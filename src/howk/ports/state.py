@@ -24,6 +24,13 @@ together with the offset that is reached, and drops keys older than `ttl.idempot
 what the door says of a key may be forgotten with the process, since it is read again from `howk.keys`. A claim that was
 let go with `unknown` is taken up under its own id, and forgotten only after a minute and a `whole` since.
 
+**Statistics.** An effect that says when it happened (`at`) is counted in the windows at that time, in the same act and
+under the same watermark as what it changes, so that what is applied again counts once; where it names an endpoint, that
+was called then. A webhook counts as received at `Status.created_at` from `accept` on and, for good, with the effect
+that carries `accepted_at`: the first one of its delivery. Which of the two an engine knows must not matter for the sum,
+however often a delivery is accepted or noted again. Numbers are true to the second; slices of time are kept for
+`ttl.stats_ttl`.
+
 **What may be forgotten.** That a delivery was accepted and is in flight is known to every call of the process that said
 so, and may die with it: `reconcile` notes again what the log has not finished. Everything that `apply` stored stays.
 
@@ -38,6 +45,7 @@ from typing import NamedTuple, Protocol
 
 from howk.domain.delivery import Standing, Status
 from howk.domain.idempotency import End, Verdict
+from howk.domain.windows import Window
 
 
 class Ask(NamedTuple):
@@ -60,6 +68,10 @@ class Effect(NamedTuple):
     record: bytes = b""
     endpoint: str = ""
     """The endpoint that was called, "" where none was."""
+    at: int = 0
+    """When it happened, to be counted in the windows then; 0: it is not counted."""
+    accepted_at: int = 0
+    """In the first effect of a delivery: when it was accepted, to be counted as received for good."""
 
 
 class Claim(NamedTuple):
@@ -124,19 +136,26 @@ class Condition(NamedTuple):
     watermark: Mapping[int, int]
 
 
-class Counts(NamedTuple):
-    """How much there is: deliveries waiting for a retry, statuses kept."""
+class Statistics(NamedTuple):
+    """How much there is: deliveries waiting for a retry, statuses kept of ended ones; and what happened lately."""
 
     waiting: int
-    statuses: int
+    ended: int
+    last_1h: Window
+    last_24h: Window
 
 
 class Rebuild(Protocol):
     """A rebuild under way. Only one at a time; a later one voids it (`Conflict` from then on)."""
 
+    async def count(self, effects: Sequence[Effect]) -> None:
+        """Count in the windows what had happened; no delivery changes by it. To be called once for each."""
+        ...
+
     async def restore(self, effects: Sequence[Effect]) -> None:
         """Add deliveries. For one delivery the later effect stands, unless it is of a lower (series, ended, gen): a
-        success of an old gen ends a series, and what waited of it does not begin it again."""
+        success of an old gen ends a series, and what waited of it does not begin it again. Nothing of it is counted,
+        but that a *pending* one was received."""
         ...
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
@@ -186,7 +205,10 @@ class HotState(Protocol):
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]: ...
 
-    async def counts(self) -> Counts: ...
+    async def statistics(self, now: int) -> Statistics:
+        """What there is, and what happened in the hour and the day that end at `now`. Raises `Transient` while hot
+        state is not valid."""
+        ...
 
     async def condition(self) -> Condition: ...
 

@@ -170,7 +170,8 @@ class _Service:
             self._loops.append(group.create_task(house.schedule.run()))
         self._recovered = True
         if "reconciler" in self._roles:
-            self._rebuilding.whole(*await house.engines.state.counts())
+            found = await house.engines.state.statistics(SystemClock().now())
+            self._rebuilding.whole(found.waiting, found.ended)
             self._stop.set()
 
     def _server(self, house: House, trusted: Trust) -> Server:

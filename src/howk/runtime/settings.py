@@ -118,7 +118,7 @@ class TTL:
     circuit_state_ttl: float = planned(DURATION, "24h", "State of a breaker that sees no traffic.")
     status_ttl: float = active(DURATION, "168h", "Status of a delivery, from its end.")
     status_max: int = active(COUNT, "2000000", "Most statuses of ended deliveries; the oldest go first.")
-    stats_ttl: float = planned(DURATION, "48h", "Statistics.")
+    stats_ttl: float = active(DURATION, "48h", "Counts behind GET /stats; below 24h its day is shorter.")
     idempotency_ttl: float = active(DURATION, "24h", "Idempotency keys, from acceptance.")
     retry_data_ttl: float = planned(DURATION, "168h", "Accepted for the Go system's files: retry data never expires.")
 

@@ -129,7 +129,9 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
             )
         log = EmbeddedLog.open(directory, tools.clock)
         stack.push_async_callback(log.close)
-        keep = Keep(round(ttl.status_ttl * 1000), ttl.status_max, round(ttl.idempotency_ttl * 1000))
+        keep = Keep(
+            round(ttl.status_ttl * 1000), ttl.status_max, round(ttl.idempotency_ttl * 1000), round(ttl.stats_ttl * 1000)
+        )
         state = EmbeddedState.open(directory, keep, tools.clock)
         stack.push_async_callback(state.close)
         sender = OutboundSender(_sender_options(settings, trust))

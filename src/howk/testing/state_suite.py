@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from howk.domain.delivery import Standing, State, Status
 from howk.domain.errors import Conflict, Transient
 from howk.domain.idempotency import End, Verdict
+from howk.domain.windows import DAY, HOUR, Window
 from howk.ports.clock import Clock
 from howk.ports.state import Ask, Claim, Effect, Follow, HotState, KeyAsk, KeyEnd
 from howk.testing.clock import ManualClock
@@ -131,7 +132,7 @@ class StateSuite(ABC):
         async with self.whole() as state:
             assert list(await state.gate([ask("a"), ask("a")])) == [True, True]
             assert list(await state.gate([ask("a")])) == [True]
-            assert (await state.counts()).statuses == 1
+            assert (await state.statistics(7)).last_1h.received == 1
 
     # Standing and status
 
@@ -192,7 +193,7 @@ class StateSuite(ABC):
             await state.apply([waiting("a", 1, 10)], {0: 1})
             await state.apply([dead("a", 1)], {0: 2})
             assert await due(state, 1_000) == []
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
 
     async def test_a_new_due_time_replaces_the_one_before(self) -> None:
         async with self.whole() as state:
@@ -240,17 +241,17 @@ class StateSuite(ABC):
             assert [claim.id for claim in await due(state, 10)] == ["a"]
             assert [claim.id for claim in await due(state, 100)] == ["b"]
             assert await due(state, 100) == []
-            assert (await state.counts()).waiting == 2
+            assert (await state.statistics(NOW)).waiting == 2
 
     async def test_what_is_released_is_no_longer_due(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting("a", 1, 10), waiting("b", 1, 20)], {0: 1})
             claims = await due(state, 100)
             await state.release(claims[:1])
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(NOW)).waiting == 1
             await state.release(claims)
             await state.release(claims)
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
             assert await nothing_due(state, 100) == 0
             assert await states(state, ["a", "b"]) == ["failed", "failed"]
 
@@ -268,9 +269,9 @@ class StateSuite(ABC):
             lost = await due(state, 10, OVER)
             held = await due(state, 10)
             await state.release(lost)
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(NOW)).waiting == 1
             await state.release(held)
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
 
     async def test_a_release_does_not_touch_what_settle_has_scheduled_since(self) -> None:
         async with self.whole() as state:
@@ -458,15 +459,117 @@ class StateSuite(ABC):
                 (Verdict.BUSY, ""),
             ]
 
-    # Counts and bounds
+    # Counts
 
-    async def test_counts_say_how_many_wait_and_how_many_are_known(self) -> None:
+    async def test_statistics_say_how_many_wait_and_how_many_ended_ones_are_kept(self) -> None:
         async with self.whole() as state:
-            assert await state.counts() == (0, 0)
+            assert await counts(state) == (0, 0)
             await state.accept([pending("p")])
             await state.gate([ask("g")])
-            await state.apply([waiting("w", 1, 10), ended("e", 0)], {0: 1})
-            assert await state.counts() == (1, 4)
+            await state.apply([waiting("w", 1, 10), ended("e", 0), dead("d", 0)], {0: 1})
+            assert await counts(state) == (1, 2)
+
+    # Windows
+
+    async def test_what_happened_counts_for_an_hour_and_a_day_from_its_own_time(self) -> None:
+        async with self.whole() as state:
+            effects = [
+                happened(ended("a", 0), NOW, "ep_a"),
+                happened(waiting("b", 1, 10), NOW, "ep_b"),
+                happened(dead("c", 0), NOW, "ep_a"),
+                happened(deferred("d"), NOW),
+            ]
+            await state.apply(effects, {0: 1})
+            once = Window(4, 1, 1, 1, 1, unique_endpoints=2)
+            for length, place in ((HOUR, 0), (DAY, 1)):
+                found = [await windows(state, NOW + length * 1000 + late) for late in (-1_000, 1_000)]
+                assert [two[place] for two in found] == [once, Window()]
+            assert await windows(state, NOW) == (once, once)
+            assert await windows(state, NOW + HOUR * 1000 + 1_000) == (Window(), once)
+
+    async def test_what_happened_earlier_and_is_applied_later_counts_where_it_belongs(self) -> None:
+        # Results that are settled after a stop.
+        async with self.whole() as state:
+            late = [happened(ended(f"{n}", 0), NOW - n * 1_000, "ep_a") for n in (0, 3_598, 3_602, 86_398, 86_402)]
+            await state.apply(late, {0: 1})
+            hour, day = await windows(state, NOW)
+            assert (hour.delivered, day.delivered) == (2, 4)
+            assert (hour.received, day.received) == (2, 4)
+
+    async def test_an_effect_below_the_watermark_counts_nothing_twice(self) -> None:
+        async with self.whole() as state:
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 5})
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 5})
+            assert (await windows(state, NOW))[0] == Window(1, 1, unique_endpoints=1)
+
+    async def test_an_effect_that_says_no_time_is_not_counted(self) -> None:
+        async with self.whole() as state:
+            await state.apply([ended("a", 0), waiting("b", 1, 10)], {0: 1})
+            assert await windows(state, NOW) == (Window(), Window())
+
+    async def test_a_delivery_is_received_once_however_often_it_is_noted(self) -> None:
+        async with self.whole() as state:
+            status = pending("a", at=NOW)
+            counted = Window(received=1)
+            await state.accept([status, status])
+            assert (await windows(state, NOW))[0] == counted
+            await state.gate([ask("a")])
+            await state.accept([status])
+            assert (await windows(state, NOW))[0] == counted
+            assert (await windows(state, NOW + HOUR * 1000 + 1_000)) == (Window(), counted)
+            await state.apply([happened(waiting("a", 1, 10), NOW)], {0: 1})
+            await state.accept([status])
+            await state.apply([ended("a", 1)._replace(at=NOW)], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(1, 1, 1)
+
+    async def test_an_endpoint_counts_from_the_last_time_it_was_called(self) -> None:
+        async with self.whole() as state:
+            calls = [("a", "ep_a", 0), ("b", "ep_b", 0), ("c", "ep_a", 600), ("d", "ep_a", 300)]
+            for n, (id_, endpoint, second) in enumerate(calls):
+                await state.apply([happened(ended(id_, 0), NOW + second * 1000, endpoint)], {0: n + 1})
+            found = [await windows(state, NOW + second * 1000) for second in (600, 3_601, 4_199, 4_201)]
+            assert [hour.unique_endpoints for hour, _ in found] == [2, 1, 1, 0]
+            assert [day.unique_endpoints for _, day in found] == [2] * 4
+
+    async def test_a_restart_changes_nothing_in_the_windows(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("p", at=NOW), pending("a", at=NOW)])
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 1})
+            before = await windows(state, NOW)
+            assert before[0] == Window(2, 1, unique_endpoints=1)
+        async with self.opened() as state:
+            assert await windows(state, NOW) == before
+            await state.apply([happened(ended("p", 0), NOW, "ep_a")], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(2, 2, unique_endpoints=1)
+
+    async def test_a_rebuild_counts_what_it_is_told_and_what_is_pending(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("p", at=NOW)])
+            await state.apply([happened(ended("forgotten", 0), NOW, "ep_b")], {0: 1})
+            rebuild = await state.rebuild()
+            await state.accept([pending("p", at=NOW)])
+            await rebuild.restore([Effect(pending("p", at=NOW)), Effect(pending("a", at=NOW))])
+            await rebuild.count([happened(waiting("w", 1, 10), NOW), happened(ended("a", 0), NOW, "ep_a")])
+            await rebuild.restore([ended("a", 0)])
+            await rebuild.restore([waiting("w", 1, 10)])
+            await rebuild.seal({0: 1})
+            assert (await windows(state, NOW))[0] == Window(3, 1, 1, unique_endpoints=1)
+            await state.apply([happened(ended("p", 0), NOW, "ep_a")], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(3, 2, 1, unique_endpoints=1)
+
+    async def test_there_are_no_statistics_while_they_are_rebuilt(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            with_words = ""
+            try:
+                await state.statistics(NOW)
+            except Transient as error:
+                with_words = str(error)
+            assert with_words
+            await rebuild.seal({})
+            assert await counts(state) == (0, 0)
+
+    # Bounds
 
     async def test_over_the_bound_the_statuses_that_ended_first_are_dropped(self) -> None:
         many = self.status_max + 5
@@ -478,7 +581,7 @@ class StateSuite(ABC):
             found = await state.status([f"e{n:03}" for n in range(many)])
             assert [status is not None for status in found] == [False] * 5 + [True] * self.status_max
             assert await states(state, ["waits", "pending"]) == ["failed", "pending"]
-            assert await state.counts() == (1, self.status_max + 2)
+            assert await counts(state) == (1, self.status_max)
 
     async def test_a_delivery_that_ends_again_is_counted_once(self) -> None:
         async with self.whole() as state:
@@ -590,7 +693,7 @@ class StateSuite(ABC):
             assert not (await state.condition()).valid
             await second.seal({0: 1})
             assert await state.condition() == (True, "", {0: 1})
-            assert await state.counts() == (0, 0)
+            assert await counts(state) == (0, 0)
             assert await conflicts(first.seal({0: 99}))
 
     async def test_a_seal_that_a_new_rebuild_overtakes_leaves_hot_state_invalid(self) -> None:
@@ -646,9 +749,9 @@ class StateSuite(ABC):
 NOW = ManualClock().now()
 
 
-def pending(id_: str, scope: str = "app") -> Status:
+def pending(id_: str, scope: str = "app", at: int = 7) -> Status:
     """An accepted delivery."""
-    return Status(id=id_, scope=scope, state="pending", max_attempts=5, created_at=7)
+    return Status(id=id_, scope=scope, state="pending", max_attempts=5, created_at=at)
 
 
 def waiting(id_: str, gen: int, due_at: int, record: bytes = b"{}", *, series: int = 1) -> Effect:
@@ -665,6 +768,22 @@ def ended(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
 def dead(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
     """A delivery that was given up."""
     return Effect(_status(id_, "dead", series, gen, reason_type="exhausted", ended_at=at))
+
+
+def deferred(id_: str) -> Effect:
+    """A delivery that waits for its time."""
+    return Effect(_status(id_, "deferred", 1, 1, next_retry_at=10, held_by="deliver_at"), 10, b"{}")
+
+
+def happened(effect: Effect, at: int, endpoint: str = "") -> Effect:
+    """The first effect of a delivery that was accepted at `at`, and called this endpoint then."""
+    return effect._replace(at=at, accepted_at=at, endpoint=endpoint)
+
+
+async def windows(state: HotState, now: int) -> tuple[Window, Window]:
+    """The last hour and the last day."""
+    found = await state.statistics(now)
+    return found.last_1h, found.last_24h
 
 
 def _status(id_: str, state: State, series: int, gen: int, **more: str | int) -> Status:
@@ -687,6 +806,12 @@ async def nothing_due(state: HotState, now: int) -> int:
     found, next_due, _ = await state.claim(now, 1_000, LEASE)
     assert not found
     return next_due
+
+
+async def counts(state: HotState) -> tuple[int, int]:
+    """How many wait, and how many ended statuses are kept."""
+    found = await state.statistics(NOW)
+    return found.waiting, found.ended
 
 
 async def states(state: HotState, ids: Sequence[str]) -> list[str | None]:

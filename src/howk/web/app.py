@@ -3,6 +3,7 @@
 Everything that can be known of a request before its body is read is checked before. Times go out as RFC 3339.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from howk.web.envelope import read_batch, read_enqueue
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
-from howk.web.openapi import document
+from howk.web.openapi import StatsAnswer, document
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
 
@@ -69,7 +70,7 @@ class Limits(NamedTuple):
 
 class App:
     """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
-    stands on."""
+    stands on; `now` is wall time in milliseconds."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class App:
         refusals: Refusals,
         dependencies: Sequence[Dependency] = (),
         aside: str = "",
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -94,6 +96,7 @@ class App:
         self._refusals = refusals
         self._dependencies = tuple(dependencies)
         self._aside = aside
+        self._now = now
         self._being_read = 0
         self._under_way = 0
 
@@ -145,6 +148,10 @@ class App:
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
+        if path == "/stats":
+            _allow(request, "GET", "HEAD")
+            self._guard.check_key(request.headers)
+            return await self._stats()
         if path in ("/health", "/healthz"):
             _allow(request, "GET", "HEAD")
             return _json(200, {"status": "ok", "version": __version__}, "/health")
@@ -220,6 +227,10 @@ class App:
         if found is None:
             raise Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
         return _json(200, view(found), "/webhooks/{webhook_id}/status")
+
+    async def _stats(self) -> Reply:
+        found = await self._state.statistics(self._now())
+        return _json(200, StatsAnswer(found.last_1h, found.last_24h), "/stats")
 
     async def _read(self, request: Request, limit: int, setting: str) -> bytes:
         """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""

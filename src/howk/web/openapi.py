@@ -13,6 +13,7 @@ from msgspec.json import encode, schema_components
 from msgspec.structs import fields
 
 from howk._version import __version__
+from howk.domain.windows import Window
 from howk.flow.ingest import NOT_BUILT, Enqueue
 from howk.web.health import Health
 
@@ -93,6 +94,13 @@ class StatusAnswer(Struct, frozen=True, forbid_unknown_fields=True):
     reason_type: str | None
 
 
+class StatsAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happened in the hour and the day that end now, true to the second."""
+
+    last_1h: Window
+    last_24h: Window
+
+
 class Alive(Struct, frozen=True, forbid_unknown_fields=True):
     """The process lives."""
 
@@ -163,6 +171,13 @@ ROUTES = (
         "/webhooks/{webhook_id}/status",
         "How a delivery stands.",
         {200: {JSON: StatusAnswer}, 404: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "GET",
+        "/stats",
+        "What happened in the last hour and the last day, in windows that move on by the second.",
+        {200: {JSON: StatsAnswer}, **_ANY, **_KEY},
         needs_key=True,
     ),
     Route("GET", "/health", "Whether the process lives.", {200: {JSON: Alive}, **_ANY}),

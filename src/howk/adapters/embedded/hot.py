@@ -11,6 +11,7 @@ from msgspec.json import decode as decode_json
 from msgspec.json import encode as encode_json
 from msgspec.msgpack import Decoder, Encoder
 
+from howk.adapters.embedded import windows
 from howk.adapters.embedded.db import connect, execute_rows, transaction
 from howk.adapters.embedded.directory import Run
 from howk.domain.delivery import ENDED, Standing, Status
@@ -25,7 +26,7 @@ PRAGMAS = (
     "cache_size=-32768",
 )
 
-_FORMAT = 2
+_FORMAT = 3
 _COMPRESS_ABOVE = 512
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
@@ -35,6 +36,7 @@ _SCHEMA = (
     "CREATE INDEX waiting_due ON waiting (due)",
     "CREATE TABLE keys (key TEXT PRIMARY KEY, body BLOB, id TEXT, at INT) WITHOUT ROWID",
     "CREATE INDEX keys_at ON keys (at)",
+    *windows.SCHEMA,
 )
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body)"
@@ -87,6 +89,7 @@ def wipe(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM status")
     connection.execute("DELETE FROM waiting")
     connection.execute("DELETE FROM keys")
+    windows.wipe(connection)
     set_meta(connection, watermark="{}", keys="{}", valid="")
 
 
@@ -124,11 +127,6 @@ def count_ended(connection: sqlite3.Connection) -> int:
 def count_waiting(connection: sqlite3.Connection) -> int:
     """How many deliveries wait for a retry."""
     return connection.execute("SELECT count(*) FROM waiting").fetchone()[0]
-
-
-def count_known(connection: sqlite3.Connection) -> int:
-    """How many statuses there are."""
-    return connection.execute("SELECT count(*) FROM status").fetchone()[0]
 
 
 def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:

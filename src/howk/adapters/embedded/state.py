@@ -25,10 +25,12 @@ from howk.adapters.embedded import keys as key_table
 from howk.adapters.embedded.db import Checkpoints, connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.keys import Keys
+from howk.adapters.embedded.windows import Windows
 from howk.domain.delivery import Standing, Status, is_current
 from howk.domain.errors import Conflict, Transient
+from howk.domain.windows import DAY, HOUR
 from howk.ports.clock import Clock
-from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect, Follow, KeyAnswer, KeyAsk, KeyEnd
+from howk.ports.state import Ask, Claim, Claims, Condition, Effect, Follow, KeyAnswer, KeyAsk, KeyEnd, Statistics
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
@@ -39,11 +41,13 @@ _R = TypeVar("_R")
 
 
 class Keep(NamedTuple):
-    """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are."""
+    """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are, and what the
+    windows count."""
 
     ttl: int
     most: int
     keys: int = 86_400_000
+    windows: int = 172_800_000
 
 
 class EmbeddedState:
@@ -68,6 +72,7 @@ class EmbeddedState:
         # Settled before the door has said that it was accepted, the last of them: that word then comes too late.
         self._early: dict[str, None] = {}
         self._keys = Keys(hot.keys_reached(connection), keep.keys, clock)
+        self._windows = Windows(connection, keep.windows)
         self._checkpoints = Checkpoints(path, _WAL_BYTES, ("synchronous=OFF",))
         self._closed = False
 
@@ -118,7 +123,13 @@ class EmbeddedState:
 
     def _write_young(self, most: int) -> None:
         oldest = list(islice(self._young, most))
-        self._write(lambda db: hot.add_pending(db, [self._young[id_] for id_ in oldest]))
+        statuses = [self._young[id_] for id_ in oldest]
+
+        def store(db: sqlite3.Connection) -> None:
+            self._windows.hold(db, statuses)
+            hot.add_pending(db, statuses)
+
+        self._write(store)
         for id_ in oldest:
             del self._young[id_]
 
@@ -142,16 +153,18 @@ class EmbeddedState:
         if watermark and all(known.get(part, -1) >= offset for part, offset in watermark.items()):
             return
         reached = known | {part: max(offset, known.get(part, 0)) for part, offset in watermark.items()}
-        oldest = self._clock.now() - self._keep.ttl
+        now = self._clock.now()
 
         def store(db: sqlite3.Connection) -> tuple[hot.Grown, list[str]]:
             hot.set_watermark(db, reached)
+            self._windows.store(db, effects, now)
             grown = hot.store(db, effects, any_waiting=self._waiting > 0)
             over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
             gone = hot.prune(db, _FOREVER, over) if over > 0 else []
-            return grown, gone + hot.prune(db, oldest, _PRUNE_AT_ONCE)
+            return grown, gone + hot.prune(db, now - self._keep.ttl, _PRUNE_AT_ONCE)
 
         grown, gone = self._write(store)
+        self._windows.stored()
         self._watermark = reached
         self._ended += grown.ended - len(gone)
         self._waiting += grown.waiting
@@ -196,9 +209,13 @@ class EmbeddedState:
             return status
         return replace(status, state="delivering")
 
-    async def counts(self) -> Counts:
-        both = self._read(lambda db: len(hot.standings(db, list(self._young))))
-        return Counts(self._waiting, self._read(hot.count_known) + len(self._young) - both)
+    async def statistics(self, now: int) -> Statistics:
+        if not self._valid:
+            raise Transient("statistics are being read from the log: try again in a moment")
+        young, window = self._young.values(), self._windows.window
+        return self._read(
+            lambda db: Statistics(self._waiting, self._ended, window(db, now, HOUR, young), window(db, now, DAY, young))
+        )
 
     async def condition(self) -> Condition:
         return Condition(self._valid, self._reason, dict(self._watermark))
@@ -213,14 +230,28 @@ class EmbeddedState:
         self._in_flight.clear()
         self._early.clear()
         self._keys.wiped()
+        self._windows.wiped()
         return EmbeddedRebuild(self, self._epoch)
 
     async def restore(self, effects: Sequence[Effect], epoch: int) -> None:
         """One step of a rebuild; see `EmbeddedRebuild`."""
         self._still(epoch)
-        grown = self._write(lambda db: hot.restore(db, effects))
+
+        def store(db: sqlite3.Connection) -> hot.Grown:
+            self._windows.restore(db, effects)
+            return hot.restore(db, effects)
+
+        grown = self._write(store)
         self._ended += grown.ended
         self._waiting += grown.waiting
+        for effect in effects:
+            # Or it would count twice as received until it has an outcome.
+            self._young.pop(effect.status.id, None)
+
+    async def count(self, effects: Sequence[Effect], epoch: int) -> None:
+        """What happened before a rebuild; see `EmbeddedRebuild`."""
+        self._still(epoch)
+        self._write(lambda db: self._windows.count(db, effects))
 
     async def seal(self, watermark: Mapping[int, int], epoch: int) -> None:
         """The end of a rebuild; see `EmbeddedRebuild`."""
@@ -317,6 +348,9 @@ class EmbeddedRebuild:
 
     async def restore(self, effects: Sequence[Effect]) -> None:
         await self._state.restore(effects, self._epoch)
+
+    async def count(self, effects: Sequence[Effect]) -> None:
+        await self._state.count(effects, self._epoch)
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self._state.seal(watermark, self._epoch)
