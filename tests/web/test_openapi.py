@@ -1,5 +1,6 @@
 """The document of the door: whole, consistent in itself, and what the routes really answer."""
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,16 +10,19 @@ from typing import Any
 
 import httpx
 import pytest
-from msgspec.json import decode
+from msgspec.json import decode, encode
 from tests.support import Corridor, opened
 
 from howk.runtime.dependencies import dependencies
+from howk.web import app as door_module
+from howk.web import words
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
 from howk.web.openapi import ROUTES, Route, document
 from howk.web.refusals import Refusals
 
 DOCUMENT = json.loads(document())
+SCHEMAS = DOCUMENT["components"]["schemas"]
 GOOD = {"endpoint": "http://127.0.0.1:9/", "payload": {"a": 1}, "headers": {"A": "b"}, "max_attempts": 3}
 
 
@@ -84,7 +88,7 @@ def test_the_document_is_consistent_in_itself() -> None:
     assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES)
     for path, methods in DOCUMENT["paths"].items():
         for operation in methods.values():
-            named = [parameter["name"] for parameter in operation.get("parameters", [])]
+            named = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
             assert named == re.findall(r"\{(\w+)\}", path)
             assert all(response["description"] for response in operation["responses"].values())
 
@@ -123,6 +127,87 @@ async def test_every_documented_route_exists_and_takes_no_other_method(
             refused = await door.request(other, path)
             assert refused.status_code == 405
             assert route.method in refused.headers["allow"]
+
+
+SUCCESSES: dict[tuple[str, str], tuple[str, Any]] = {
+    ("POST", "/webhooks/{config_id}/enqueue"): ("/webhooks/app/enqueue", GOOD),
+    ("POST", "/webhooks/{config_id}/enqueue/batch"): ("/webhooks/app/enqueue/batch", {"webhooks": [GOOD, {}]}),
+    ("GET", "/webhooks/{webhook_id}/status"): ("/webhooks/{accepted}/status", None),
+    ("GET", "/stats"): ("/stats", None),
+    ("GET", "/health"): ("/health", None),
+    ("GET", "/healthz"): ("/healthz", None),
+    ("GET", "/ready"): ("/ready", None),
+    ("GET", "/health/dependencies"): ("/health/dependencies", None),
+    ("GET", "/metrics"): ("/metrics", None),
+    ("GET", "/openapi.json"): ("/openapi.json", None),
+    ("GET", "/docs"): ("/docs", None),
+}
+"""For every route a request that succeeds: a path, where `{accepted}` is the id of a webhook, and a body."""
+
+
+async def test_the_success_of_every_route_is_as_the_document_has_it(client: Callable[..., httpx.AsyncClient]) -> None:
+    assert set(SUCCESSES) == {(route.method, route.path) for route in ROUTES}
+    async with client() as door:
+        accepted = (await door.post("/webhooks/app/enqueue", json=GOOD)).json()["webhook_id"]
+        for (method, _), (path, body) in SUCCESSES.items():
+            answer = await door.request(method, path.replace("{accepted}", accepted), json=body)
+            assert answer.is_success, (method, path, answer.text)
+            _check(answer)
+
+
+async def test_a_repeat_is_as_the_document_has_it(client: Callable[..., httpx.AsyncClient], corridor: Corridor) -> None:
+    await corridor.house.recall.turn()
+    async with client() as door:
+        for _ in range(2):
+            single = await door.post("/webhooks/app/enqueue", json={**GOOD, "idempotency_key": "one"})
+            batch = await door.post(
+                "/webhooks/app/enqueue/batch", json={"webhooks": [{**GOOD, "idempotency_key": "two"}]}
+            )
+            _check(single)
+            _check(batch)
+    assert batch.json()["webhooks"][0]["replayed"] is True
+    responses = DOCUMENT["paths"]["/webhooks/{config_id}/enqueue"]["post"]["responses"]
+    assert set(responses["202"]["headers"]) == {"Idempotent-Replayed"}
+    assert (
+        single.headers["idempotent-replayed"] == responses["202"]["headers"]["Idempotent-Replayed"]["schema"]["const"]
+    )
+
+
+def test_the_door_answers_no_path_that_the_document_does_not_have() -> None:
+    tree = ast.parse(Path(door_module.__file__).read_text("utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    paths = {text for text in texts if re.fullmatch(r"/[a-z][\w./{}-]*", text)}
+    assert "/webhooks/" in paths
+    for path in paths:
+        assert any(known == path or (path.endswith("/") and known.startswith(path)) for known in DOCUMENT["paths"]), (
+            path
+        )
+
+
+def test_every_example_is_of_the_type_it_stands_beside() -> None:
+    types = {getattr(kind, "__name__", ""): kind for route in ROUTES for kind in _types_of(route)}
+    found = {name: schema["examples"] for name, schema in SCHEMAS.items() if "examples" in schema}
+    assert found.keys() == words.EXAMPLES.keys()
+    for name, examples in found.items():
+        for example in examples:
+            decode(encode(example), type=types[name], strict=True)
+
+
+def _types_of(route: Route) -> Iterator[Any]:
+    if route.takes is not None:
+        yield route.takes
+    for bodies in route.answers.values():
+        yield from bodies.values()
+
+
+def test_words_are_only_of_what_the_document_has() -> None:
+    for name, fields in words.FIELDS.items():
+        assert fields.keys() <= SCHEMAS[name]["properties"].keys(), name
+    assert words.SCHEMAS.keys() <= SCHEMAS.keys()
+    used = {
+        each["name"] for path in DOCUMENT["paths"].values() for each in path[next(iter(path))].get("parameters", [])
+    }
+    assert words.PARAMETERS.keys() <= used
 
 
 async def test_answers_are_as_the_document_has_them(client: Callable[..., httpx.AsyncClient]) -> None:

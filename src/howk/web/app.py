@@ -25,6 +25,7 @@ from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
 from howk.web.openapi import StatsAnswer, document
+from howk.web.page import PAGE_HEADERS, page
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
 
@@ -165,6 +166,9 @@ class App:
         if path == "/openapi.json":
             _allow(request, "GET", "HEAD")
             return Reply(200, document(), path, [_JSON])
+        if path == "/docs":
+            _allow(request, "GET", "HEAD")
+            return Reply(200, page(), path, PAGE_HEADERS)
         if path == "/metrics":
             _allow(request, "GET")
             return Reply(200, self._expose(), "/metrics", [_TEXT])

@@ -4,7 +4,7 @@ out.
 The tests read every answer with the type that is declared here, so that the document can't say something else.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
@@ -16,10 +16,12 @@ from howk._version import __version__
 from howk.domain.windows import Window
 from howk.flow.ingest import NOT_BUILT, Enqueue
 from howk.web.health import Health
+from howk.web.words import EXAMPLES, FIELDS, PARAMETERS, SCHEMAS, STATUSES
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain"
+HTML = "text/html"
 
 
 class Accepted(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +67,7 @@ class BatchItem(Struct, frozen=True, forbid_unknown_fields=True):
     index: int
     webhook_id: str | UnsetType = UNSET
     status: str | UnsetType = UNSET
+    replayed: bool | UnsetType = UNSET
     code: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
 
@@ -133,7 +136,8 @@ class ProblemDocument(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(NamedTuple):
-    """A route and everything it may answer: by status and media type, the type of the body; None is any text."""
+    """A route and everything it may answer: by status and media type, the type of the body; None is any text.
+    `headers` are those of the request that mean something to it."""
 
     method: str
     path: str
@@ -141,6 +145,7 @@ class Route(NamedTuple):
     answers: Mapping[int, Mapping[str, Any]]
     takes: Any = None
     needs_key: bool = False
+    headers: Sequence[str] = ()
 
 
 _PROBLEM = {PROBLEM: ProblemDocument}
@@ -157,6 +162,7 @@ ROUTES = (
         {202: {JSON: Accepted}, **_ANY, **_BODY, **_KEY},
         Webhook,
         needs_key=True,
+        headers=("Idempotency-Key",),
     ),
     Route(
         "POST",
@@ -190,33 +196,27 @@ ROUTES = (
         {200: {JSON: Health}, **_ANY, 503: {JSON: Health, **_PROBLEM}},
     ),
     Route("GET", "/metrics", "Metrics in Prometheus' text format.", {200: {TEXT: None}, **_ANY}),
-    Route("GET", "/openapi.json", "This document.", {200: {JSON: dict[str, Any]}, **_ANY}),
+    Route("GET", "/openapi.json", "The routes as OpenAPI 3.1.", {200: {JSON: dict[str, Any]}, **_ANY}),
+    Route("GET", "/docs", "The routes as a page for people.", {200: {HTML: None}, **_ANY}),
 )
 
-_DESCRIPTIONS = {
-    202: "Accepted",
-    400: "Malformed",
-    401: "No key, or one that is not known",
-    403: "A page of another site",
-    404: "Not found",
-    405: "Another method is needed",
-    408: "The request came too slowly",
-    413: "Too large",
-    414: "The URL is too long",
-    415: "Not JSON by its Content-Type, or encoded",
-    421: "A name this door does not answer to",
-    422: "Refused; `errors` names the fields",
-    429: "This key asks too often",
-    431: "The headers are too large or too many",
-    500: "howk failed",
-    503: "Not now; try again",
-}
 _HEADERS = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
     429: {"Retry-After": {"schema": {"type": "integer"}}},
     503: {"Retry-After": {"schema": {"type": "integer"}}},
 }
+_TAGS = {
+    "webhooks": "Webhooks",
+    "stats": "Running it",
+    "health": "Running it",
+    "healthz": "Running it",
+    "ready": "Running it",
+    "metrics": "Running it",
+    "openapi.json": "This interface",
+    "docs": "This interface",
+}
+"""What routes are gathered under, by the first part of their path; any other under that part itself."""
 
 
 @lru_cache(maxsize=1)
@@ -233,8 +233,9 @@ def document() -> bytes:
             "openapi": "3.1.0",
             "info": {"title": "howk", "version": __version__, "description": "Webhooks in, webhooks delivered."},
             "paths": paths,
+            "tags": [{"name": name} for name in dict.fromkeys(map(_tag, ROUTES))],
             "components": {
-                "schemas": components,
+                "schemas": {name: _worded(name, schema) for name, schema in components.items()},
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -249,13 +250,43 @@ def _types() -> Iterator[Any]:
             yield from (body for body in bodies.values() if body is not None)
 
 
+def _worded(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with the words there are for it."""
+    words = FIELDS.get(name, {})
+    fields_of = {
+        field: {**kind, "description": words[field]} if field in words else kind
+        for field, kind in schema.get("properties", {}).items()
+    }
+    return {
+        **schema,
+        **({"description": SCHEMAS[name]} if name in SCHEMAS else {}),
+        **({"properties": fields_of} if fields_of else {}),
+        **({"examples": [EXAMPLES[name]]} if name in EXAMPLES else {}),
+    }
+
+
+def _tag(route: Route) -> str:
+    first = route.path.split("/")[1]
+    return _TAGS.get(first, first)
+
+
+def _parameter(name: str, where: str) -> dict[str, Any]:
+    description, example = PARAMETERS.get(name, ("", ""))
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "schema": {"type": "string"},
+        **({"description": description, "example": example} if description else {}),
+    }
+
+
 def _operation(route: Route, known: Mapping[Any, Any]) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": route.summary, "operationId": _id(route)}
-    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    operation: dict[str, Any] = {"summary": route.summary, "operationId": _id(route), "tags": [_tag(route)]}
+    parameters = [_parameter(part[1:-1], "path") for part in route.path.split("/") if part.startswith("{")]
+    parameters += [_parameter(name, "header") for name in route.headers]
+    if parameters:
+        operation["parameters"] = parameters
     if route.takes is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": known[route.takes]}}}
     # Where no key is set none is needed: an empty requirement says so.
@@ -263,6 +294,8 @@ def _operation(route: Route, known: Mapping[Any, Any]) -> dict[str, Any]:
     operation["responses"] = {
         str(status): _response(status, bodies, known) for status, bodies in sorted(route.answers.items())
     }
+    if "Idempotency-Key" in route.headers:
+        operation["responses"]["202"]["headers"] = {"Idempotent-Replayed": {"schema": {"const": "true"}}}
     return operation
 
 
@@ -273,7 +306,7 @@ def _id(route: Route) -> str:
 
 def _response(status: int, bodies: Mapping[str, Any], known: Mapping[Any, Any]) -> dict[str, Any]:
     content = {media: {"schema": {"type": "string"} if body is None else known[body]} for media, body in bodies.items()}
-    response: dict[str, Any] = {"description": _DESCRIPTIONS.get(status, "OK"), "content": content}
+    response: dict[str, Any] = {"description": STATUSES.get(status, "OK"), "content": content}
     if status in _HEADERS:
         response["headers"] = _HEADERS[status]
     return response
