@@ -109,24 +109,35 @@ async def opened(folder: Path, clock: ManualClock | None = None, **values: Any) 
 @contextlib.asynccontextmanager
 async def running(folder: Path, clock: ManualClock | None = None, **values: Any) -> AsyncGenerator[Corridor]:
     """The house with every stage running, as the service starts them."""
-    async with opened(folder, clock, **values) as corridor:
-        house = corridor.house
-        await house.reconcile.recover()
-        await house.recall.turn()
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(house.keys.run()),
-                group.create_task(house.settle_stage.run()),
-                group.create_task(house.deliver_stage.run()),
-            ]
-            await house.settle_stage.caught_up()
-            house.deliver_stage.open_lanes()
-            tasks.append(group.create_task(house.schedule.run()))
-            yield corridor
-            house.schedule.close()
-            house.keys.close()
-            house.deliver_stage.close()
-            house.engines.sender.abort()
-            await house.deliver_stage.flushed()
-            for task in tasks:
-                task.cancel()
+    async with opened(folder, clock, **values) as corridor, serving(corridor.house):
+        yield corridor
+
+
+@contextlib.asynccontextmanager
+async def serving(house: House) -> AsyncGenerator[None]:
+    """Every stage of a house that is open."""
+    await house.reconcile.recover()
+    await house.recall.turn()
+    await house.configs.catch_up()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(house.keys.run()),
+            group.create_task(house.control.run()),
+            group.create_task(house.settle_stage.run()),
+            group.create_task(house.deliver_stage.run()),
+            group.create_task(house.pace.run()),
+        ]
+        await house.settle_stage.caught_up()
+        house.deliver.open_turns()
+        house.deliver_stage.open_lanes()
+        tasks.append(group.create_task(house.schedule.run()))
+        yield
+        house.schedule.close()
+        house.keys.close()
+        house.control.close()
+        house.deliver_stage.close()
+        house.deliver.stop()
+        house.engines.sender.abort()
+        await house.deliver_stage.flushed()
+        for task in tasks:
+            task.cancel()

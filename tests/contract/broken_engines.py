@@ -1,24 +1,28 @@
 """Engines that break one promise each, so that the suites can show that they notice."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from howk.domain.delivery import Standing, Status
+from howk.domain.delivery import Status
 from howk.domain.errors import Full
 from howk.domain.idempotency import Verdict
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.domain.records import EndpointRow
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
 from howk.ports.state import (
     Ask,
     Claim,
     Claims,
     Condition,
-    Counts,
     Effect,
     Follow,
     HotState,
     KeyAnswer,
     KeyAsk,
     KeyEnd,
+    Passage,
     Rebuild,
+    Standings,
+    Statistics,
 )
 
 
@@ -38,8 +42,11 @@ class SpoiledLog:
     async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
         return await self.log.consume(stream, group, wake)
 
-    def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
-        return self.log.replay(table)
+    def replay(self, table: str, prefix: str = "") -> AsyncIterator[Sequence[Entry]]:
+        return self.log.replay(table, prefix)
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return await self.log.follow(table, wake)
 
     def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
         return self.log.read(stream, partition, start, stop)
@@ -199,6 +206,107 @@ class KeepsRemovedRows(SpoiledLog):
         await self.log.append(kept, finish)
 
 
+class SpoiledFollower:
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        return await self.follower.fetch(limit)
+
+    def ready(self) -> bool:
+        return self.follower.ready()
+
+
+class WithoutTombstones(SpoiledFollower):
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        return [entry for entry in await super().fetch(limit) if entry.value]
+
+
+class FollowsWithoutRemovals(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return WithoutTombstones(await self.log.follow(table, wake))
+
+
+class FollowsOnlyWhatComesLater(SpoiledLog):
+    """As a consumer that starts at the newest record does."""
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        follower = await self.log.follow(table, wake)
+        while await follower.fetch(1_000):
+            pass
+        return follower
+
+
+class PausingInBetween(SpoiledFollower):
+    """Answers at once, with nothing, that it was asked for the first time since there is something."""
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__(follower)
+        self.asked = False
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        self.asked = self.ready() and not self.asked
+        return [] if self.asked else await super().fetch(limit)
+
+
+class SaysTooSoonThatATableIsRead(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return PausingInBetween(await self.log.follow(table, wake))
+
+
+class GivingOldValuesAgain(SpoiledFollower):
+    """Hands out what it kept of the fetch before, as a reader that is not fenced against its tail does."""
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__(follower)
+        self.kept: list[Sequence[Entry]] = []
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        self.kept.append(await super().fetch(limit))
+        return self.kept.pop(0) if len(self.kept) > 20 else self.kept[-1]
+
+
+class FollowsBackwards(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        return GivingOldValuesAgain(await self.log.follow(table, wake))
+
+
+class ForgetsToWakeFollowers(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        del wake
+        return await self.log.follow(table, lambda: None)
+
+
+class LosingWhatWasCancelled(SpoiledFollower):
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        batch = await super().fetch(limit)
+        # Where a caller may be cancelled although the rows are counted as given.
+        await asyncio.sleep(0)
+        return batch
+
+
+class LosesACancelledFetch(SpoiledLog):
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        follower = await self.log.follow(table, wake)
+        # The first reading is over before the caller begins, and so a fetch gives at once.
+        held = [entry async for batch in self.log.replay(table) for entry in batch]
+        while await follower.fetch(1_000):
+            pass
+        return LosingWhatWasCancelled(HoldingRows(follower, held))
+
+
+class HoldingRows(SpoiledFollower):
+    """Gives these rows first."""
+
+    def __init__(self, follower: Follower, held: list[Entry]) -> None:
+        super().__init__(follower)
+        self.held = held
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        given, self.held = self.held[:limit], self.held[limit:]
+        return given or await super().fetch(limit)
+
+
 class SpoiledState:
     """A hot state that passes everything on; each kind below spoils one thing."""
 
@@ -213,14 +321,20 @@ class SpoiledState:
     async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
         return await self.state.claim_keys(asks, now)
 
-    async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
-        return await self.state.gate(asks)
+    async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
+        return await self.state.gate(asks, now)
 
-    async def standing(self, ids: Sequence[str]) -> Sequence[Standing | None]:
-        return await self.state.standing(ids)
+    async def standing(self, ids: Sequence[str], endpoints: Sequence[str] = ()) -> Standings:
+        return await self.state.standing(ids, endpoints)
 
-    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
-        await self.state.apply(effects, watermark)
+    async def apply(
+        self,
+        effects: Sequence[Effect],
+        watermark: Mapping[int, int],
+        endpoints: Sequence[EndpointRow] = (),
+        marks: Sequence[str] = (),
+    ) -> int:
+        return await self.state.apply(effects, watermark, endpoints, marks)
 
     async def claim(self, now: int, limit: int, lease: float) -> Claims:
         return await self.state.claim(now, limit, lease)
@@ -231,8 +345,8 @@ class SpoiledState:
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
         return await self.state.status(ids)
 
-    async def counts(self) -> Counts:
-        return await self.state.counts()
+    async def statistics(self, now: int) -> Statistics:
+        return await self.state.statistics(now)
 
     async def condition(self) -> Condition:
         return await self.state.condition()
@@ -245,8 +359,8 @@ class SpoiledState:
 
 
 class LetsEverythingPass(SpoiledState):
-    async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
-        return [True for _ in await self.state.gate(asks)]
+    async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
+        return [Passage("go") for _ in await self.state.gate(asks, now)]
 
 
 class OverwritesWhatItKnows(SpoiledState):
@@ -258,14 +372,26 @@ class OverwritesWhatItKnows(SpoiledState):
 
 
 class IgnoresTheWatermark(SpoiledState):
-    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+    async def apply(
+        self,
+        effects: Sequence[Effect],
+        watermark: Mapping[int, int],
+        endpoints: Sequence[EndpointRow] = (),
+        marks: Sequence[str] = (),
+    ) -> int:
         await self.state.apply([], watermark)
-        await self.state.apply(effects, {})
+        return await self.state.apply(effects, {}, endpoints, marks)
 
 
 class ForgetsTheWatermark(SpoiledState):
-    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
-        await self.state.apply(effects, {})
+    async def apply(
+        self,
+        effects: Sequence[Effect],
+        watermark: Mapping[int, int],
+        endpoints: Sequence[EndpointRow] = (),
+        marks: Sequence[str] = (),
+    ) -> int:
+        return await self.state.apply(effects, {}, endpoints, marks)
 
 
 class IgnoresLeases(SpoiledState):
@@ -295,8 +421,13 @@ class GoingBack:
         self.state = state
         self.rebuild = rebuild
 
-    async def restore(self, effects: Sequence[Effect]) -> None:
-        await self.state.apply(effects, {})
+    async def restore(
+        self, effects: Sequence[Effect], endpoints: Sequence[EndpointRow] = (), marks: Sequence[str] = ()
+    ) -> None:
+        await self.state.apply(effects, {}, endpoints, marks)
+
+    async def count(self, effects: Sequence[Effect]) -> None:
+        await self.rebuild.count(effects)
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self.rebuild.seal(watermark)
@@ -320,6 +451,26 @@ class LetsAnOldRebuildGoOn(SpoiledState):
     async def rebuild(self) -> Rebuild:
         self.one = self.one or await self.state.rebuild()
         return self.one
+
+
+class ShowsADayAsAnHour(SpoiledState):
+    async def statistics(self, now: int) -> Statistics:
+        found = await self.state.statistics(now)
+        return found._replace(last_1h=found.last_24h)
+
+
+class CountsWhenItIsTold(SpoiledState):
+    """At the time of the latest of a batch, as a clock would show it."""
+
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        now = max((effect.at for effect in effects), default=0)
+        told = [effect._replace(at=now, accepted_at=effect.accepted_at and now) for effect in effects]
+        await self.state.apply(told, watermark)
+
+
+class ReceivesAtEveryEffect(SpoiledState):
+    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        await self.state.apply([effect._replace(accepted_at=effect.at) for effect in effects], watermark)
 
 
 class LetsTwoHoldAKey(SpoiledState):

@@ -2,4 +2,9 @@
 
 import pytest
 
-pytest.register_assert_rewrite("howk.testing.log_suite", "howk.testing.state_suite")
+pytest.register_assert_rewrite(
+    "howk.testing.log_suite",
+    "howk.testing.state_suite",
+    "howk.testing.holding_suite",
+    "howk.testing.state_samples",
+)

@@ -10,13 +10,21 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.endpoints import Holding
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.ports.clock import Clock
 from howk.testing.clock import ManualClock
+from howk.testing.state_suite import StateSuite
 
 CHILD = Path(__file__).with_name("crash_child.py")
 KEEP = Keep(60_000, 20)
+
+
+def keep_of(suite: StateSuite) -> Keep:
+    """The engine's settings as the suite counts on them."""
+    holding = Holding(suite.most_out, suite.ramp, suite.probe_lease, suite.endpoints_max)
+    return Keep(suite.status_ttl, suite.status_max, holding=holding)
 
 
 @asynccontextmanager

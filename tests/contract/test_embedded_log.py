@@ -4,8 +4,11 @@ import asyncio
 import os
 import sqlite3
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.embedded import change, image_of, killed_after, open_log, overwrite, start_child
@@ -16,7 +19,7 @@ from howk.domain.errors import Permanent
 from howk.domain.records import PENDING, RESULTS, SLOW, STATE
 from howk.ports.log import Entry, Log, Place, Record
 from howk.testing.clock import ManualClock
-from howk.testing.log_suite import LogSuite, Reading, everything, finish, listed, rows, values
+from howk.testing.log_suite import Holder, LogSuite, Reading, everything, finish, listed, rows, values
 
 PATIENCE = 10.0
 
@@ -311,3 +314,45 @@ async def test_a_directory_from_before_a_stream_was_there_opens_and_takes_it(pat
         await log.append([Record("howk.keys", "k", b"new")])
         assert dict(await log.bounds("howk.keys")) == {Place("howk.keys", 0): (0, 1)}
         assert dict(await log.bounds("howk.pending")) == {Place("howk.pending", 0): (0, 1)}
+
+
+async def test_a_directory_from_before_a_table_was_there_opens_and_takes_it(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(STATE, "row", b"old")])
+    change(path / "log.db", "DROP TABLE log_control")
+    async with open_log(path) as log:
+        assert await rows(log, "howk.control") == {}
+        await log.append([Record("howk.control", "row", b"new")])
+    async with open_log(path) as log:
+        assert await rows(log, "howk.control") == {"row": b"new"}
+        assert await rows(log, STATE) == {"row": b"old"}
+
+
+async def test_a_row_that_was_read_before_its_commit_was_told_is_not_followed_by_an_older_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_log(path) as log:
+        holder = Holder(await log.follow(STATE, lambda: None))
+        await log.append([Record(STATE, "row", b"1")])
+        loop = asyncio.get_running_loop()
+        tell = loop.call_soon_threadsafe
+        held: list[Callable[[], object]] = []
+
+        def hold(callback: Callable[..., object], *arguments: Any, context: Any = None) -> object:
+            if threading.current_thread().name != "howk-log":
+                return tell(callback, *arguments, context=context)
+            held.append(lambda: tell(callback, *arguments))
+            # The second one is what the reader waits for, where it waits.
+            return [each() for each in held] if len(held) == 2 else None
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", hold)
+        append = asyncio.ensure_future(log.append([Record(STATE, "row", b"2")]))
+        async with asyncio.timeout(PATIENCE):
+            while not held:
+                await asyncio.sleep(0)
+            await holder.step()
+            assert holder.rows == {"row": b"2"}
+            await holder.step()
+        monkeypatch.undo()
+        assert holder.went_back == []
+        await append

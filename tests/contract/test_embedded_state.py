@@ -2,17 +2,39 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.contract.embedded import change, image_of, killed_after, open_state
+from tests.contract.embedded import change, image_of, keep_of, killed_after, open_state
 
 from howk.adapters.embedded.directory import Directory
-from howk.adapters.embedded.state import EmbeddedState, Keep
+from howk.adapters.embedded.state import EmbeddedState
+from howk.domain.delivery import LIMIT
+from howk.domain.errors import Transient
+from howk.domain.windows import HOUR, Window
 from howk.ports.clock import Clock
 from howk.ports.state import Condition, HotState
-from howk.testing.state_suite import StateSuite, due, ended, pending, states, waiting
+from howk.testing.state_samples import (
+    FAR,
+    LEASE,
+    NOW,
+    OTHER,
+    asking,
+    due,
+    ended,
+    happened,
+    held,
+    judged,
+    knows,
+    ordered,
+    pending,
+    states,
+    stood,
+    waiting,
+    windows,
+)
+from howk.testing.state_suite import StateSuite
 
 
 class TestEmbeddedState(StateSuite):
@@ -25,7 +47,7 @@ class TestEmbeddedState(StateSuite):
 
     async def open_state(self, clock: Clock) -> HotState:
         self.directory = Directory.open(self.path)
-        state = EmbeddedState.open(self.directory, Keep(self.status_ttl, self.status_max), clock)
+        state = EmbeddedState.open(self.directory, keep_of(self), clock)
         self.directory.opened()
         return state
 
@@ -71,7 +93,7 @@ async def test_a_lease_ends_with_its_process_and_its_token_releases_nothing_more
         async with open_state(left) as state:
             assert [claim.id for claim in await due(state, 10)] == ["w"]
             await state.release(lost)
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(0)).waiting == 1
 
 
 async def test_what_was_open_when_the_machine_was_restarted_is_not_valid(path: Path) -> None:
@@ -153,6 +175,62 @@ async def test_a_crash_between_wipe_and_seal_leaves_it_invalid(path: Path) -> No
         assert await state.condition() == (True, "", {0: 9})
 
 
+async def test_a_killed_process_leaves_holds_turns_and_marks_behind(path: Path) -> None:
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        await state.accept([pending("marked")])
+        asks = [asking(f"k{rank}", OTHER, turn="t", rank=rank) for rank in (1, 2)]
+        assert await judged(state, asks) == ["go", "wait order"]
+        await state.apply([held("h"), ordered("k3", "t", 3), waiting("marked", 1, FAR)], {0: 3}, (), ["marked"])
+        assert len(await due(state, NOW)) == 2
+        killed = image_of(path)
+    async with open_state(killed) as state:
+        assert (await state.condition()).valid
+        await knows(state, stood(state="open", gen=7, probe_at=NOW))
+        assert await judged(state, [asking("fresh"), *asks]) == ["hold breaker", "go", "wait order"]
+        found = await due(state, NOW)
+        assert [(claim.id, claim.why, claim.probe) for claim in found] == [
+            ("marked", "cancelled", 0),
+            ("h", "admitted", 7),
+        ]
+        await state.apply([ended("k1", 0), ended("k2", 0)], {0: 4})
+        assert [claim.id for claim in await due(state, NOW)] == ["k3"]
+
+
+_FAILS = "BEGIN SELECT RAISE(ABORT, 'the disk fails'); END"
+
+
+@pytest.mark.parametrize("event", ["UPDATE ON waiting", "INSERT ON waiting", "DELETE ON turns", "INSERT ON marks"])
+async def test_a_call_that_the_disk_refused_changed_nothing_and_may_be_made_again(path: Path, event: str) -> None:
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        await state.accept([pending("m")])
+        asks = [asking(f"k{rank}", OTHER, turn="t", rank=rank) for rank in (1, 2)]
+        assert await judged(state, asks) == ["go", "wait order"]
+        await state.apply([held(f"h{n}", held_by=LIMIT) for n in range(5)], {0: 1})
+        change(path / "hot.db", f"CREATE TRIGGER broken BEFORE {event} {_FAILS}")
+        effects = [held("h5", held_by=LIMIT), ended("k1", 0)]
+        applied = await succeeds(state.apply(effects, {0: 2}, [stood(gen=2)], ["m"]))
+        claimed = await succeeds(state.claim(NOW, 10, LEASE))
+        assert (applied, claimed) == (event == "UPDATE ON waiting", event != "UPDATE ON waiting")
+        change(path / "hot.db", "DROP TRIGGER broken")
+        await state.apply(effects, {0: 2}, [stood(gen=2)], ["m"])
+        if not claimed:
+            assert [claim.id for claim in await due(state, NOW)] == ["h0", "h1", "h2", "h3"]
+        assert await due(state, NOW) == []
+        assert await judged(state, [asking("m"), asks[1]]) == ["cancelled", "go"]
+        assert (await state.statistics(NOW)).waiting == 6
+        assert (await state.claim(NOW, 0, LEASE)).held == {LIMIT: 6}
+
+
+async def succeeds(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except Transient:
+        return False
+    return True
+
+
 def test_what_was_answered_survives_kill_9_with_its_watermark(path: Path) -> None:
     reached = 0
     for lines in (30, 60, 90):
@@ -175,3 +253,45 @@ async def watermark_after_crash(path: Path, said: int) -> int:
             range(1, reached + 1)
         )
     return reached
+
+
+async def test_a_backlog_that_outgrows_memory_is_received_once_through_a_kill(path: Path) -> None:
+    many = 20_000
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        for start in range(0, many, 500):
+            await state.accept([pending(f"p{n}", at=NOW) for n in range(start, start + 500)])
+        assert (await windows(state, NOW))[0].received == many
+        killed = image_of(path)
+        await state.apply([happened(ended(f"p{n}", 0), NOW) for n in range(many)], {0: 1})
+        assert (await windows(state, NOW))[0] == Window(many, many)
+    async with open_state(killed) as state:
+        # Reconcile notes what is not known; the rest was written before the kill.
+        known = (await state.standing([f"p{n}" for n in range(many)])).deliveries
+        assert 0 < sum(standing is not None for standing in known) < many
+        await state.accept([pending(f"p{n}", at=NOW) for n, found in enumerate(known) if found is None])
+        assert (await windows(state, NOW))[0].received == many
+        await state.apply([happened(ended(f"p{n}", 0), NOW) for n in range(many)], {0: 1})
+        assert (await windows(state, NOW))[0] == Window(many, many)
+
+
+async def test_many_thousand_endpoints_are_counted_within_the_documented_error(path: Path) -> None:
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        for n in range(160):
+            calls = [happened(ended(f"{n}-{k}", 0), NOW + n * 1_000, f"ep_{n * 500 + k}") for k in range(500)]
+            await state.apply(calls, {0: n + 1})
+        hour, day = await windows(state, NOW + (HOUR + 79) * 1_000)
+        assert abs(day.unique_endpoints / 80_000 - 1) < 4 * 0.0222
+        # The calls of the last half: the window's own share of the sample.
+        assert abs(hour.unique_endpoints / 40_000 - 1) < 4 * 0.0222
+        almost_out = (await windows(state, NOW + (HOUR + 157) * 1_000))[0]
+        assert almost_out.unique_endpoints == 1_000
+
+
+async def test_an_older_format_is_rebuilt(path: Path) -> None:
+    await write(path)
+    change(path / "hot.db", "PRAGMA user_version = 2")
+    change(path / "hot.db", "DROP TABLE slices")
+    async with open_state(path) as state:
+        assert (await state.condition())[:2] == (False, "it has another format")

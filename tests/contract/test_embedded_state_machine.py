@@ -134,7 +134,7 @@ class HotStateMachine(RuleBasedStateMachine):
     @rule(asked=st.lists(st.tuples(ids, series, gens), max_size=4))
     def gate(self, asked: list[tuple[str, int, int]]) -> None:
         asks = [Ask(id_, series_, gen, "app", gen + 1, 5, 7) for id_, series_, gen in asked]
-        passed = self.runner.run(self.state.gate(asks))
+        passed = [passage.verdict == "go" for passage in self.runner.run(self.state.gate(asks, 10))]
         expected: list[bool] = []
         for ask in asks:
             current = is_current(self.model.standing(ask.id), ask.series, ask.gen)
@@ -162,7 +162,7 @@ class HotStateMachine(RuleBasedStateMachine):
 
     @rule(target=claims, now=dues, limit=st.integers(1, 4), over=st.booleans())
     def claim(self, now: int, limit: int, over: bool) -> object:
-        found, next_due, _ = self.runner.run(self.state.claim(now, limit, OVER if over else LEASE))
+        found, next_due, *_ = self.runner.run(self.state.claim(now, limit, OVER if over else LEASE))
         free = {id_: row for id_, row in self.model.rows.items() if not row.leased}
         due = sorted(row.due for row in free.values() if row.due <= now)
         assert [free[claim.id].due for claim in found] == due[:limit]
@@ -216,8 +216,10 @@ class HotStateMachine(RuleBasedStateMachine):
     @invariant()
     def hot_state_is_what_the_model_is(self) -> None:
         assert list(self.runner.run(self.state.status(IDS))) == [self.model.shown(id_) for id_ in IDS]
-        assert list(self.runner.run(self.state.standing(IDS))) == [self.model.standing(id_) for id_ in IDS]
-        assert self.runner.run(self.state.counts()) == (len(self.model.rows), len(self.model.statuses))
+        assert list(self.runner.run(self.state.standing(IDS)).deliveries) == [self.model.standing(id_) for id_ in IDS]
+        found = self.runner.run(self.state.statistics(self.clock.now()))
+        over = sum([status.state in ENDED for status in self.model.statuses.values()])
+        assert (found.waiting, found.ended) == (len(self.model.rows), over)
         assert self.runner.run(self.state.condition()) == (True, "", {0: self.model.watermark})
 
 

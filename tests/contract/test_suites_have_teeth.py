@@ -7,11 +7,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.contract import broken_engines as broken
+from tests.contract import broken_holding as unruly
+from tests.contract.embedded import keep_of
+from tests.contract.test_embedded_holding_machine import HoldingMachine
 from tests.contract.test_embedded_state_machine import HotStateMachine
 
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.log import EmbeddedLog
-from howk.adapters.embedded.state import EmbeddedState, Keep
+from howk.adapters.embedded.state import EmbeddedState
 from howk.ports.clock import Clock
 from howk.ports.log import Log
 from howk.ports.state import HotState
@@ -43,7 +46,7 @@ class SpoiledStateSuite(StateSuite):
 
     async def open_state(self, clock: Clock) -> HotState:
         self.directory = Directory.open(self.path)
-        state = EmbeddedState.open(self.directory, Keep(self.status_ttl, self.status_max), clock)
+        state = EmbeddedState.open(self.directory, keep_of(self), clock)
         self.directory.opened()
         return self.spoil(state)
 
@@ -85,6 +88,24 @@ class SpoiledStateSuite(StateSuite):
         (broken.MissesAWake, LogSuite.test_no_wake_is_missed_when_records_come_one_by_one),
         (broken.StartsNewGroupsAtTheEnd, LogSuite.test_a_new_group_starts_at_the_earliest_record),
         (broken.KeepsRemovedRows, LogSuite.test_a_table_replays_the_last_value_of_each_key_and_no_removed_one),
+        (
+            broken.FollowsOnlyWhatComesLater,
+            LogSuite.test_a_follower_is_given_the_rows_that_are_there_and_then_every_change,
+        ),
+        (
+            broken.FollowsWithoutRemovals,
+            LogSuite.test_a_follower_is_given_the_rows_that_are_there_and_then_every_change,
+        ),
+        (
+            broken.SaysTooSoonThatATableIsRead,
+            LogSuite.test_a_write_that_was_answered_is_given_before_a_fetch_that_gives_nothing,
+        ),
+        (
+            broken.FollowsBackwards,
+            LogSuite.test_no_value_that_was_replaced_is_given_after_the_one_that_replaced_it,
+        ),
+        (broken.ForgetsToWakeFollowers, LogSuite.test_no_wake_of_a_follower_is_missed),
+        (broken.LosesACancelledFetch, LogSuite.test_a_cancelled_fetch_of_a_follower_loses_nothing),
     ],
 )
 async def test_the_log_suite_notices_an_engine_that(
@@ -118,7 +139,73 @@ async def test_the_log_suite_notices_an_engine_that(
         (broken.LetsTwoHoldAKey, StateSuite.test_of_many_who_claim_a_key_at_once_one_holds_it),
         (broken.TrustsKeysBeforeTheyAreRead, StateSuite.test_no_key_is_claimed_before_the_log_was_read_to_its_end),
         (broken.ForgetsTheClaimedId, StateSuite.test_a_claim_of_unknown_end_is_taken_up_under_its_own_id),
+        (broken.IgnoresTheWatermark, StateSuite.test_an_effect_below_the_watermark_counts_nothing_twice),
+        (broken.ShowsADayAsAnHour, StateSuite.test_what_happened_counts_for_an_hour_and_a_day_from_its_own_time),
+        (
+            broken.CountsWhenItIsTold,
+            StateSuite.test_what_happened_earlier_and_is_applied_later_counts_where_it_belongs,
+        ),
+        (broken.ReceivesAtEveryEffect, StateSuite.test_a_delivery_is_received_once_however_often_it_is_noted),
         (broken.LetsAnOldRebuildGoOn, StateSuite.test_a_later_rebuild_voids_the_one_before),
+        (unruly.LetsASecondProbeGo, StateSuite.test_an_open_breaker_holds_back_until_one_probe_may_go_under_its_token),
+        (unruly.LetsASecondProbeGo, StateSuite.test_while_an_endpoint_holds_any_the_gate_lends_no_probe),
+        (
+            unruly.LosesNoProbeEver,
+            StateSuite.test_a_probe_that_was_let_go_and_does_not_come_back_is_followed_by_another,
+        ),
+        (unruly.KnowsNoPause, StateSuite.test_nothing_is_let_go_while_an_endpoint_is_paused),
+        (unruly.KnowsNoPause, StateSuite.test_the_gate_holds_everything_for_a_paused_endpoint_back),
+        (unruly.LetsFreshOnesPassTheQueue, StateSuite.test_fresh_ones_stand_behind_what_is_held_and_admitted_ones_pass),
+        (unruly.KnowsNoRates, StateSuite.test_a_rate_lets_its_burst_go_then_tells_to_wait_and_above_two_seconds_holds),
+        (
+            unruly.KnowsNoRates,
+            StateSuite.test_holds_go_at_the_rate_of_their_endpoint_and_the_claim_says_when_the_next_does,
+        ),
+        (
+            unruly.TakesAnOlderRow,
+            StateSuite.test_rows_of_endpoints_are_given_back_as_they_stand_and_the_higher_gen_stands,
+        ),
+        (
+            unruly.LetsTheYoungestHoldGo,
+            StateSuite.test_holds_of_an_endpoint_that_is_well_are_admitted_oldest_first_four_at_once,
+        ),
+        (
+            unruly.LosesAHoldWhenItsLeaseEnds,
+            StateSuite.test_a_hold_whose_claim_was_not_released_is_given_again_after_its_lease,
+        ),
+        (
+            unruly.GivesNoPlaceBack,
+            StateSuite.test_a_place_is_given_back_by_every_end_also_by_one_that_names_no_endpoint,
+        ),
+        (unruly.GivesNoPlaceBack, StateSuite.test_good_outcomes_let_more_go_and_bad_ones_half_as_many),
+        (
+            unruly.TellsNobodyOfHolds,
+            StateSuite.test_what_apply_answers_is_the_time_from_which_a_claim_may_give_something,
+        ),
+        (unruly.GivesTheTurnToTheHighestRank, StateSuite.test_of_a_turn_the_lowest_rank_goes_and_the_others_wait),
+        (
+            unruly.GivesTheTurnToTheHighestRank,
+            StateSuite.test_an_end_gives_the_turn_to_the_next_rank_which_is_due_where_it_is_held,
+        ),
+        (unruly.EntersOnlyWhoGoes, StateSuite.test_who_was_refused_has_entered_and_holds_up_those_behind_it),
+        (
+            unruly.ForgetsTurnsAtReopen,
+            StateSuite.test_holds_turns_and_marks_are_there_after_a_reopen_and_rows_when_they_are_given_again,
+        ),
+        (unruly.KeepsMarksInMemory, StateSuite.test_what_has_ended_is_not_marked_and_runs_free_in_its_next_series),
+        (
+            unruly.KeepsMarksInMemory,
+            StateSuite.test_holds_turns_and_marks_are_there_after_a_reopen_and_rows_when_they_are_given_again,
+        ),
+        (unruly.LetsMarkedOnesWait, StateSuite.test_what_waits_under_a_mark_is_due_at_once_to_be_cancelled),
+        (
+            unruly.RebuildsDeliveriesAlone,
+            StateSuite.test_a_rebuild_holds_the_endpoints_marks_turns_and_holds_that_were_restored,
+        ),
+        (
+            broken.IgnoresTheWatermark,
+            StateSuite.test_below_the_watermark_neither_rows_nor_marks_nor_holds_nor_turns_change,
+        ),
     ],
 )
 async def test_the_state_suite_notices_an_engine_that(
@@ -130,20 +217,28 @@ async def test_the_state_suite_notices_an_engine_that(
 
 
 @pytest.mark.parametrize(
-    "engine",
+    ("machine", "engine"),
     [
-        broken.LetsEverythingPass,
-        broken.IgnoresTheWatermark,
-        broken.RebuildsBackwards,
+        (HotStateMachine, broken.LetsEverythingPass),
+        (HotStateMachine, broken.IgnoresTheWatermark),
+        (HotStateMachine, broken.RebuildsBackwards),
+        (HoldingMachine, unruly.LetsASecondProbeGo),
+        (HoldingMachine, unruly.KnowsNoPause),
+        (HoldingMachine, unruly.LetsFreshOnesPassTheQueue),
+        (HoldingMachine, unruly.LosesAHoldWhenItsLeaseEnds),
+        (HoldingMachine, unruly.GivesNoPlaceBack),
+        (HoldingMachine, unruly.GivesTheTurnToTheHighestRank),
+        (HoldingMachine, unruly.KeepsMarksInMemory),
+        (HoldingMachine, unruly.RebuildsDeliveriesAlone),
     ],
 )
-def test_the_state_machine_notices_an_engine_that(engine: Callable[[HotState], HotState]) -> None:
-    class Spoiled(HotStateMachine):
-        spoil = staticmethod(engine)
-
+def test_the_state_machine_notices_an_engine_that(
+    machine: type[HotStateMachine | HoldingMachine], engine: Callable[[HotState], HotState]
+) -> None:
+    spoiled = type("Spoiled", (machine,), {"spoil": staticmethod(engine)})
     bounds = settings(
         max_examples=300,
-        stateful_step_count=30,
+        stateful_step_count=50,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -152,4 +247,4 @@ def test_the_state_machine_notices_an_engine_that(engine: Callable[[HotState], H
         report_multiple_bugs=False,
     )
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(Spoiled, settings=bounds)
+        run_state_machine_as_test(spoiled, settings=bounds)

@@ -113,7 +113,7 @@ async def one_of_each(howk: Howk, receiver: Receiver) -> Sent:
     await howk.reach(dead, "dead")
     waiting = [await howk.enqueue(receiver.url("/later")) for _ in range(2)]
     await howk.reach(waiting, "failed")
-    open_ = [await howk.enqueue(receiver.url("/hangs")) for _ in range(IN_FLIGHT + 3)]
+    open_ = [await howk.enqueue(receiver.url(f"/hangs/{number}")) for number in range(IN_FLIGHT + 3)]
     await howk.reach(open_[:IN_FLIGHT], "delivering")
     await howk.reach(open_[IN_FLIGHT:], "pending")
     return Sent([*delivered, *dead], waiting, open_)

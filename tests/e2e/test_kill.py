@@ -30,6 +30,9 @@ SETTINGS = {
     "HOWK_DELIVERY_MAX_IDLE_CONNS": "1000",
     "HOWK_RETRY_BASE_DELAY": "200ms",
     "HOWK_RETRY_MAX_ATTEMPTS": str(MAX_ATTEMPTS),
+    # Some breakers open on the way, and close again.
+    "HOWK_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "500ms",
+    "HOWK_CIRCUIT_BREAKER_PROBE_INTERVAL": "500ms",
 }
 AHEAD = 12.0
 """Seconds: what two kills, two starts and the questions between them take, with room for a busy machine."""
@@ -147,13 +150,20 @@ async def test_twenty_kills_under_load_lose_nothing_and_repeat_only_what_was_und
     assert sent_after_success(receiver.starts) == []
 
 
+def many(receiver: Receiver) -> list[bytes]:
+    """More than are ever under way, each for an endpoint of its own."""
+    return [envelope(receiver.url(f"/{number}"), b"%d" % number) for number in range(UNDER_WAY * 3)]
+
+
 async def test_kills_while_it_starts_and_recovers_lose_nothing(tmp_path: Path) -> None:
     chance = Random()
     history = History([], [])
     life = 0
     behave = mostly_good(SEED, slow=0.6, delay=(0.3, 1.0))
     async with Receiver(behave) as receiver, Howk(tmp_path, SETTINGS) as howk:
-        ids = await howk.enqueue_batch([envelope(receiver.url(), b"%d" % number) for number in range(UNDER_WAY * 3)])
+        ids = await howk.enqueue_batch(
+            [envelope(receiver.url(f"/{number}"), b"%d" % number) for number in range(UNDER_WAY * 3)]
+        )
         # From where it has not begun to read its files to where most is sent again.
         for moment in [0.0, *[chance.uniform(0.1, 1.0) for _ in range(STARTS)]]:
             await asyncio.sleep(moment)
@@ -175,7 +185,9 @@ async def test_kills_while_it_starts_and_recovers_lose_nothing(tmp_path: Path) -
 async def test_a_kill_in_the_midst_of_a_drain_loses_nothing(tmp_path: Path) -> None:
     behave = mostly_good(SEED, slow=0.6, delay=(0.3, 1.0))
     async with Receiver(behave) as receiver, Howk(tmp_path, SETTINGS) as howk:
-        ids = await howk.enqueue_batch([envelope(receiver.url(), b"%d" % number) for number in range(UNDER_WAY * 3)])
+        ids = await howk.enqueue_batch(
+            [envelope(receiver.url(f"/{number}"), b"%d" % number) for number in range(UNDER_WAY * 3)]
+        )
         await receiver.wait_for(lambda: receiver.in_flight >= UNDER_WAY, "most of it is under way")
         howk.signal(signal.SIGTERM)
         await howk.heard("stopping")
@@ -198,7 +210,7 @@ async def test_what_waits_for_its_time_is_sent_then_and_once_however_often_howk_
         due = time.time() + AHEAD
         later = datetime.fromtimestamp(due, UTC).isoformat()
         ids = await howk.enqueue_batch(
-            [envelope(receiver.url(), b"%d" % number, deliver_at=later) for number in range(UNDER_WAY)]
+            [envelope(receiver.url(f"/{number}"), b"%d" % number, deliver_at=later) for number in range(UNDER_WAY)]
         )
         await howk.kill()
         await howk.start()

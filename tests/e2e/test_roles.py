@@ -104,7 +104,7 @@ async def test_the_reconciler_rebuilds_hot_state_that_was_deleted_and_ends(tmp_p
         await reconciler.launch(*arguments)
         assert await reconciler.ended() == 0
         document = json.loads("\n".join(reconciler.printed))
-        assert (document["hot_state"], document["waiting_for_a_retry"], document["statuses"]) == ("whole", 1, 6)
+        assert (document["hot_state"], document["waiting_for_a_retry"], document["ended"]) == ("whole", 1, 5)
         assert len(reconciler.said("rebuild_finished")) == 1
 
     async with Part(tmp_path, "api") as api:

@@ -18,7 +18,8 @@ def hangs(_: Start) -> Reply:
 
 
 def items(receiver: Receiver, count: int, path: str = "/") -> list[bytes]:
-    return [envelope(receiver.url(path), b"%d" % number) for number in range(count)]
+    """Each for an endpoint of its own: one that hangs is not given more than a few."""
+    return [envelope(receiver.url(f"{path}{number}"), b"%d" % number) for number in range(count)]
 
 
 async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ async def test_a_restart_delivers_a_backlog_of_thousands(tmp_path: Path, end: st
 async def test_a_receiver_that_was_down_over_a_restart_gets_everything(tmp_path: Path) -> None:
     async with Receiver() as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "300ms"}) as howk:
         await receiver.close()
-        ids = [id_ for _ in range(4) for id_ in await howk.enqueue_batch(items(receiver, 500))]
+        ids = [id_ for n in range(4) for id_ in await howk.enqueue_batch(items(receiver, 500, f"/{n}/"))]
         await howk.reach(ids, "failed")
         assert await howk.stop() == 0
 

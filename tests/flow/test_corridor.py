@@ -169,7 +169,7 @@ async def test_a_result_nobody_can_read_is_dead_lettered_too(tmp_path: Path) -> 
 
 async def test_a_newer_record_stops_the_stage_in_words_and_is_not_dead_lettered(tmp_path: Path) -> None:
     async with running(tmp_path) as corridor:
-        await corridor.engines.log.append([Record(PENDING, "app/x", b'{"v":2,"shape":"new"}')])
+        await corridor.engines.log.append([Record(PENDING, "app/x", b'{"v":9,"shape":"new"}')])
         async with asyncio.timeout(10):
             while not corridor.house.deliver_stage.problem:
                 await asyncio.sleep(0)

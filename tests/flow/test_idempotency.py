@@ -263,7 +263,11 @@ class _Failing:
 def keyed(corridor: Corridor, log: _Failing) -> Keyed:
     """What ingest knows of keys, before another log, and in no mood to wait."""
     front = Journal(log, corridor.metrics)  # pyright: ignore[reportArgumentType]
-    return Keyed(front, corridor.engines.state, corridor.clock, SystemRandom(), wait=0.01)
+
+    def records(deliveries: Sequence[Delivery]) -> list[Record]:
+        return [journal.accepted(delivery) for delivery in deliveries]
+
+    return Keyed(front, corridor.engines.state, corridor.clock, SystemRandom(), records, wait=0.01)
 
 
 def item(key: str) -> Item:
@@ -376,7 +380,7 @@ async def test_a_key_record_nobody_can_read_is_said_and_holds_nothing_up(tmp_pat
 
 async def test_a_newer_key_record_stops_keyed_requests_in_words_and_is_left_unread(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
-        await corridor.engines.log.append([Record(KEYS, "app/x", b'{"v":2,"shape":"new"}')])
+        await corridor.engines.log.append([Record(KEYS, "app/x", b'{"v":9,"shape":"new"}')])
         await corridor.house.recall.turn()
         assert "newer howk" in corridor.house.recall.problem
         assert dict(await corridor.engines.state.accept(())) == {}

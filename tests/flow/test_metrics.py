@@ -17,6 +17,8 @@ from howk.ports.telemetry import (
     APPEND,
     ATTEMPTS,
     BACKLOG,
+    CIRCUIT_MOVES,
+    CIRCUITS_OPEN,
     CONNECTIONS,
     DEAD,
     DELIVERIES,
@@ -24,6 +26,7 @@ from howk.ports.telemetry import (
     DURATION,
     END_TO_END,
     ERRORS,
+    HELD,
     IN_FLIGHT,
     LINES_DROPPED,
     LOG_SIZE,
@@ -47,7 +50,7 @@ from howk.runtime.readings import Readings
 from howk.testing.receiver import Receiver
 
 # Shown to move by test_door.py, test_poison.py, and below.
-_ELSEWHERE = {REQUESTS, POISON}
+_ELSEWHERE = {REQUESTS, POISON, HELD, CIRCUITS_OPEN, CIRCUIT_MOVES}
 
 
 def _values(text: str) -> Mapping[str, float]:
@@ -112,6 +115,28 @@ async def test_each_metric_moves_with_what_it_counts(tmp_path: Path) -> None:
     assert shown["process_start_time_seconds"] > 0
     shown_elsewhere = {RETRY_DEPTH, BACKLOG, STAGE_RETRIES, STALE_CONNECTIONS} | _ELSEWHERE
     assert set(METRICS) == set(moved) | shown_elsewhere
+
+
+async def test_an_open_breaker_and_what_it_holds_are_shown_until_it_is_closed(tmp_path: Path) -> None:
+    async with (
+        Receiver(status=503) as receiver,
+        running(tmp_path, retry__jitter=0.0) as corridor,
+        _null() as lines,
+    ):
+        readings = Readings(corridor.house, corridor.metrics, lines)
+        for _ in range(5):
+            await corridor.failed(await corridor.send(receiver.url), attempts=1)
+        held = [await corridor.send(receiver.url) for _ in range(3)]
+        await _shows(corridor, readings, _name(HELD, "breaker"), 3)
+        await _shows(corridor, readings, _name(CIRCUITS_OPEN), 1)
+        receiver.status = 200
+        corridor.clock.advance(300_000)
+        for id_ in held:
+            assert (await corridor.ended(id_)).state == "delivered"
+        await _shows(corridor, readings, _name(HELD, "breaker"), 0)
+        await _shows(corridor, readings, _name(CIRCUITS_OPEN), 0)
+        shown = _values(corridor.metrics.expose().decode())
+        assert [shown[_name(CIRCUIT_MOVES, to)] for to in ("open", "half_open", "closed")] == [1, 1, 1]
 
 
 async def _shows(corridor: Corridor, readings: Readings, name: str, wanted: float) -> None:

@@ -23,7 +23,7 @@ from howk.domain.records import (
     Target,
     reader,
 )
-from howk.flow import deliver, journal, projection
+from howk.flow import attempt, deliver, journal, projection
 from howk.flow.journal import Journal
 from howk.flow.stage import Emission, Emit, Lane, Stage
 from howk.ports.log import Entry, Record
@@ -132,14 +132,14 @@ async def test_when_every_record_fails_it_is_not_the_records_and_the_process_end
 async def test_a_delivery_that_crashes_deliver_is_dead_and_those_beside_it_are_sent_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = deliver.parse_endpoint
+    real = attempt.parse_endpoint
 
     def fragile(url: str) -> object:
         if "poison" in url:
             raise IndexError("s3cr3t")
         return real(url)
 
-    monkeypatch.setattr(deliver, "parse_endpoint", fragile)
+    monkeypatch.setattr(attempt, "parse_endpoint", fragile)
     async with Receiver() as receiver:
         async with opened(tmp_path) as corridor:
             ids = [await corridor.send(f"{receiver.url}/{i}") for i in range(3)]
@@ -273,18 +273,18 @@ async def test_a_result_that_crashes_settle_is_a_dead_letter_and_the_others_sett
 async def test_a_newer_record_beside_a_poison_one_still_stops_the_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = deliver.parse_endpoint
+    real = attempt.parse_endpoint
 
     def fragile(url: str) -> object:
         if "poison" in url:
             raise IndexError("s3cr3t")
         return real(url)
 
-    monkeypatch.setattr(deliver, "parse_endpoint", fragile)
+    monkeypatch.setattr(attempt, "parse_endpoint", fragile)
     async with opened(tmp_path) as corridor:
         poison = await corridor.send("http://127.0.0.1:9/poison", payload=b"1")
     async with running(tmp_path) as corridor:
         assert (await corridor.ended(poison)).reason_type == "undecodable"
-        await corridor.engines.log.append([Record(PENDING, "app/x", b'{"v":2,"shape":"new"}')])
+        await corridor.engines.log.append([Record(PENDING, "app/x", b'{"v":9,"shape":"new"}')])
         await _until(lambda: bool(corridor.house.deliver_stage.problem))
         assert await stage_progress(corridor, "deliver") == 1

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
+from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import Status
 from howk.domain.errors import Transient
 from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, reader
 from howk.domain.retry import RetryPolicy
+from howk.domain.settlement import Rules
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.flow.projection import judge
@@ -22,7 +24,7 @@ from howk.runtime.observability import Metrics
 from howk.testing.receiver import Receiver
 
 _NO_JITTER = {"retry__jitter": 0.0}
-_POLICY = RetryPolicy(jitter=0.0)
+_RULES = Rules(RetryPolicy(jitter=0.0), BreakerPolicy(1_000, 1.0, 60_000, 1, 1, 1))
 
 
 def _lose_hot_state(folder: Path) -> None:
@@ -84,8 +86,8 @@ async def test_a_kill_between_settles_append_and_hot_state_is_caught_up(tmp_path
             stage.cancel()
             # What settle would append, without what it does after.
             fresh = [entry for entry in await _entries(corridor, RESULTS) if webhook_id.encode() in entry.value]
-            judged = await judge(fresh, corridor.engines.state, _POLICY)
-            records = [record for item in judged for record in records_of(item.moved, item.before)]
+            judged = await judge(fresh, corridor.engines.state, _RULES)
+            records = [record for item in judged.items for record in records_of(item)]
             assert records
             finish = Finish("settle", {Place(RESULTS, 0): [entry.offset for entry in fresh]})
             await corridor.engines.log.append(records, finish)

@@ -10,9 +10,11 @@ from typing import Any
 from msgspec import Raw
 from tests.support import Corridor, ManualClock, opened, running
 
+from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import Status
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW, STATE, DeadLetter, Delivery, Waiting, reader
 from howk.domain.retry import RetryPolicy
+from howk.domain.settlement import Rules
 from howk.domain.timing import RetryAsked
 from howk.flow import journal
 from howk.flow.ingest import Enqueue
@@ -24,7 +26,7 @@ from howk.testing.receiver import Receiver
 HOUR = 3_600_000
 DAY = 24 * HOUR
 _NO_JITTER: dict[str, Any] = {"retry__jitter": 0.0}
-_POLICY = RetryPolicy(jitter=0.0)
+_RULES = Rules(RetryPolicy(jitter=0.0), BreakerPolicy(1_000, 1.0, 60_000, 1, 1, 1))
 
 
 def at(milliseconds: int) -> datetime:
@@ -280,8 +282,8 @@ async def test_a_kill_between_settles_append_and_hot_state_lays_by_at_the_next_s
 
 async def _append_as_settle(corridor: Corridor, fresh: Sequence[Entry]) -> None:
     """What settle would append, without what it does after."""
-    judged = await judge(fresh, corridor.engines.state, _POLICY)
-    records = [record for item in judged for record in records_of(item.moved, item.before)]
+    judged = await judge(fresh, corridor.engines.state, _RULES)
+    records = [record for item in judged.items for record in records_of(item)]
     assert records
     # With what it owes: progress that had no record of its own goes with the next append.
     finish = Finish("settle", {Place(RESULTS, 0): range(fresh[-1].offset + 1)})

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import (
     ENDED,
     Moved,
@@ -23,7 +24,7 @@ from howk.domain.delivery import (
 )
 from howk.domain.records import Delivery, Result, Target
 from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import read_result, settle, undecodable
+from howk.domain.settlement import Rules, read_result, settle, undecodable
 
 POLICY = RetryPolicy(1_000, 60_000, 0.2)
 MOST = 4
@@ -66,6 +67,14 @@ def result(id_: str, kind: Kind, gen: int, series: int = 1, at: int = 1_000) -> 
         error="" if kind == "delivered" else "HTTP 500",
         delivery=None if kind == "delivered" else delivery(id_, gen, series),
     )
+
+
+def settled_by(
+    results: Sequence[Result], standings: dict[str, Standing], policy: RetryPolicy
+) -> list[tuple[Moved | None, Standing | None]]:
+    """What becomes of the deliveries; the breaker never opens."""
+    rules = Rules(policy, BreakerPolicy(1_000, 1.0, 60_000, 1, 1, 1))
+    return [(decided.moved, decided.before) for decided in settle(results, standings, {}, rules).decisions]
 
 
 class Oracle:
@@ -119,7 +128,7 @@ def in_batches(results: Sequence[Result], cuts: Sequence[int], before: dict[str,
     standings = dict(before)
     for start, stop in pairwise(edges):
         batch = results[start:stop]
-        part = settle(batch, standings, POLICY)
+        part = settled_by(batch, standings, POLICY)
         standings = standings_after(part, batch, standings)
         settled += part
     return settled
@@ -158,8 +167,8 @@ def test_each_result_counts_just_when_the_rule_says_so(results: list[Result], cu
 
 @given(results=histories(), cuts=st.lists(st.integers(0, 40), max_size=6))
 def test_how_results_are_batched_does_not_matter(results: list[Result], cuts: list[int]) -> None:
-    assert in_batches(results, cuts, {"a": NEW}) == settle(results, {"a": NEW}, POLICY)
-    assert in_batches(results, cuts, {}) == settle(results, {}, POLICY)
+    assert in_batches(results, cuts, {"a": NEW}) == settled_by(results, {"a": NEW}, POLICY)
+    assert in_batches(results, cuts, {}) == settled_by(results, {}, POLICY)
 
 
 @given(results=histories(), upto=st.integers(0, 40), start=st.integers(0, 40))
@@ -168,10 +177,10 @@ def test_settling_a_batch_again_over_what_it_led_to_changes_nothing(
 ) -> None:
     upto %= len(results) + 1
     start %= upto + 1
-    before = standings_after(settle(results[:start], {"a": NEW}, POLICY), results[:start], {"a": NEW})
+    before = standings_after(settled_by(results[:start], {"a": NEW}, POLICY), results[:start], {"a": NEW})
     batch = results[start:upto]
-    after = standings_after(settle(batch, before, POLICY), batch, before)
-    assert [moved for moved, _ in settle(batch, after, POLICY) if moved is not None] == []
+    after = standings_after(settled_by(batch, before, POLICY), batch, before)
+    assert [moved for moved, _ in settled_by(batch, after, POLICY) if moved is not None] == []
 
 
 @given(first=histories("a"), second=histories("b"), order=st.randoms(use_true_random=False))
@@ -182,14 +191,14 @@ def test_deliveries_do_not_touch_each_other(first: list[Result], second: list[Re
         at = order.randint(at, len(mixed))  # pyright: ignore[reportAttributeAccessIssue]
         mixed.insert(at, judged)
         at += 1
-    settled = settle(mixed, {}, POLICY)
+    settled = settled_by(mixed, {}, POLICY)
     for own, id_ in ((first, "a"), (second, "b")):
-        assert [s for s, judged in zip(settled, mixed, strict=True) if judged.id == id_] == settle(own, {}, POLICY)
+        assert [s for s, judged in zip(settled, mixed, strict=True) if judged.id == id_] == settled_by(own, {}, POLICY)
 
 
 @given(results=st.lists(st.builds(result, st.just("a"), kinds, st.integers(0, 5), st.integers(1, 3)), max_size=15))
 def test_even_results_that_can_not_have_come_so_end_a_delivery_at_most_once(results: list[Result]) -> None:
-    settled = settle(results, {}, POLICY)
+    settled = settled_by(results, {}, POLICY)
     assert len(ends(settled)) <= 1
     gens = [moved.status.gen for moved, _ in settled if moved is not None and moved.waiting is not None]
     assert gens == sorted(set(gens))
@@ -198,7 +207,7 @@ def test_even_results_that_can_not_have_come_so_end_a_delivery_at_most_once(resu
 @given(results=histories())
 def test_the_only_record_that_may_be_sent_is_the_one_that_waits(results: list[Result]) -> None:
     standing = NEW
-    for moved, _ in settle(results, {"a": NEW}, POLICY):
+    for moved, _ in settled_by(results, {"a": NEW}, POLICY):
         if moved is None:
             continue
         standing = Standing(moved.status.series, moved.status.gen, moved.waiting is None)
@@ -219,13 +228,13 @@ def test_an_unknown_delivery_of_a_later_series_or_gen_is_history_and_is_not_sent
     assert judge(None, series, gen, success=success) is Verdict.HISTORY
     assert not is_current(None, series, gen)
     kind: Kind = "delivered" if success else "failed"
-    assert settle([result("a", kind, gen, series)], {}, POLICY) == [(None, None)]
+    assert settled_by([result("a", kind, gen, series)], {}, POLICY) == [(None, None)]
 
 
 @pytest.mark.parametrize("kind", ["delivered", "failed", "rejected"])
 def test_an_unknown_first_attempt_counts_and_may_be_sent(kind: Kind) -> None:
     assert is_current(None, 1, 0)
-    ((moved, before),) = settle([result("a", kind, 0)], {}, POLICY)
+    ((moved, before),) = settled_by([result("a", kind, 0)], {}, POLICY)
     assert moved is not None
     assert before is None
 
@@ -313,14 +322,14 @@ def test_a_record_that_can_not_be_read_ends_as_a_dead_letter_of_its_own_with_its
     source = "howk.results/0/7"
     read = read_result(value, source, "app/k", 9, damage)
     assert read == undecodable(source, "app/k", value, 9, read.error)
-    ((moved, _),) = settle([read], {}, POLICY)
+    ((moved, _),) = settled_by([read], {}, POLICY)
     assert moved is not None
     assert moved.dead is not None
     assert (moved.dead.id, moved.dead.reason, moved.dead.source) == (source, "undecodable", source)
     assert moved.dead.raw_base64 == undecodable("", "", value, 0, "").raw_base64
     assert moved.dead.error
     after = {source: Standing(1, 0, True)}
-    assert settle([read], after, POLICY) == [(None, after[source])]
+    assert settled_by([read], after, POLICY) == [(None, after[source])]
 
 
 def test_a_status_is_pending_with_the_attempts_that_were_made() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from howk.domain.limits import Allowance, Bucket, Rates, Shares, take_token
+from howk.domain.limits import Allowance, Bucket, Rates, Shares, grant_tokens, refilled, reserve_token, take_token
 
 turns = st.lists(
     st.tuples(st.integers(1, 30), st.booleans(), st.booleans(), st.booleans()).map(lambda t: (t[0], t[1:])), max_size=40
@@ -144,3 +144,81 @@ def test_callers_do_not_share_and_are_forgotten_oldest_first() -> None:
     assert rates.take("c", 0.0) == 0
     assert rates.take("b", 0.0) > 0
     assert rates.take("a", 0.0) == 0
+
+
+_STEPS = st.lists(st.tuples(st.floats(min_value=0, max_value=5), st.floats(min_value=0, max_value=4)), max_size=60)
+
+
+@settings(deadline=None)
+@given(rate=st.floats(min_value=0.1, max_value=1_000), burst=st.floats(min_value=1, max_value=50), steps=_STEPS)
+def test_reserved_tokens_are_used_no_faster_than_burst_and_rate_allow(
+    rate: float, burst: float, steps: list[tuple[float, float]]
+) -> None:
+    bucket: Bucket | None = None
+    now, used = 0.0, list[float]()
+    for gap, patience in steps:
+        now += gap
+        bucket, wait = reserve_token(bucket, rate, burst, now, patience)
+        if wait is not None:
+            assert 0 <= wait <= patience
+            used.append(now + wait)
+    assert used == sorted(used)
+    for first in range(len(used)):
+        for last in range(first, len(used)):
+            assert last - first + 1 <= burst + rate * (used[last] - used[first]) + 1e-6 * len(used)
+
+
+@settings(deadline=None)
+@given(rate=st.floats(min_value=0.1, max_value=1_000), burst=st.floats(min_value=1, max_value=50), steps=_STEPS)
+def test_a_refused_reservation_takes_nothing(rate: float, burst: float, steps: list[tuple[float, float]]) -> None:
+    bucket: Bucket | None = None
+    now = 0.0
+    for gap, patience in steps:
+        now += gap
+        full = refilled(bucket, rate, burst, now)
+        bucket, wait = reserve_token(bucket, rate, burst, now, patience)
+        if wait is None:
+            assert bucket == full
+            assert (1 - full.tokens) / rate > patience
+        else:
+            assert bucket.tokens == full.tokens - 1
+
+
+@given(
+    rate=st.floats(min_value=0.1, max_value=1_000),
+    burst=st.floats(min_value=1, max_value=50),
+    tokens=st.floats(min_value=-50, max_value=50),
+    gaps=st.lists(st.floats(min_value=-10, max_value=10), max_size=20),
+)
+def test_a_bucket_fills_to_its_burst_and_in_many_steps_as_in_one(
+    rate: float, burst: float, tokens: float, gaps: list[float]
+) -> None:
+    start = Bucket(min(tokens, burst), 100.0)
+    bucket, now, newest = start, 100.0, 100.0
+    for gap in gaps:
+        now += gap
+        newest = max(newest, now)
+        before = bucket
+        bucket = refilled(bucket, rate, burst, now)
+        assert before.tokens <= bucket.tokens <= burst
+        assert bucket.at == newest
+    assert abs(bucket.tokens - refilled(start, rate, burst, newest).tokens) < 1e-6 * max(1.0, rate)
+    assert refilled(None, rate, burst, now) == Bucket(burst, now)
+
+
+@given(
+    asks=st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=30),
+    rate=st.floats(0.5, 100),
+    burst=st.floats(1, 100),
+)
+def test_what_is_granted_is_never_more_than_the_rate_and_a_burst_and_never_less_while_it_is_there(
+    asks: list[tuple[float, int]], rate: float, burst: float
+) -> None:
+    bucket, now, granted = None, 0.0, 0
+    for pause, asked in asks:
+        now += pause
+        there = int(refilled(bucket, rate, burst, now).tokens)
+        bucket, got = grant_tokens(bucket, rate, burst, now, asked)
+        assert got == min(asked, there)
+        granted += got
+    assert granted <= burst + rate * now + 1e-6

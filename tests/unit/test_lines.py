@@ -74,7 +74,7 @@ def test_a_batch_of_attempts_is_a_json_line_each_with_every_figure(file: TextIO)
 
 
 def test_every_outcome_of_an_attempt_has_a_level() -> None:
-    assert set(ATTEMPT_LEVELS) == {"delivered", "failed", "rejected", "undecodable"}
+    assert set(ATTEMPT_LEVELS) == {"delivered", "failed", "rejected", "undecodable", "held", "cancelled"}
 
 
 def test_words_of_a_receiver_cannot_steer_a_terminal(file: TextIO) -> None:

@@ -327,11 +327,31 @@ def test_appetite_is_the_slots_that_nothing_waits_for() -> None:
     assert bench.pacing.appetite() == 0
 
 
-def test_what_waits_for_its_own_endpoint_leaves_the_appetite_as_it_is() -> None:
-    bench = Bench(takes={"a": inf})
+def test_what_waits_for_an_endpoint_that_is_slow_leaves_the_appetite_as_it_is() -> None:
+    bench = Bench(takes={"a": inf, "b": inf})
     for _ in range(300):
         bench.enter("a")
-    assert bench.pacing.appetite() == 508
+    bench.enter("b")
+    # It is taken for fast until it has had the time to show it.
+    assert bench.pacing.appetite() == 512 - 301
+    bench.now += 0.2
+    bench.tick()
+    assert bench.pacing.appetite() == 507
+
+
+@pytest.mark.parametrize(("takes", "others", "fits"), [(0.01, True, True), (0.5, True, False), (0.5, False, True)])
+def test_a_backlog_of_one_endpoint_is_fetched_as_fast_as_it_goes_unless_the_others_would_wait_for_it(
+    takes: float, others: bool, fits: bool
+) -> None:
+    bench = Bench(takes={"a": takes, "b": inf})
+    if others:
+        bench.enter("b")
+    for _ in range(180):
+        for _ in range(bench.pacing.appetite()):
+            bench.enter("a")
+        bench.run_until(bench.now + 0.01)
+    assert (bench.answers["full"] == 0) is fits
+    assert bench.answers["start"] > 0
 
 
 def test_a_domain_has_a_bound_over_its_endpoints_which_take_turns() -> None:

@@ -1,5 +1,6 @@
 """The shapes of the log: what a version wrote once is read for ever, and a payload keeps every byte."""
 
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,24 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from howk.domain.delivery import schedule
+from howk.domain.breaker import Circuit
+from howk.domain.delivery import cancelled_result, put_aside, schedule
+from howk.domain.endpoints import endpoint_id
 from howk.domain.errors import NewerRecord, Permanent, Undecodable
-from howk.domain.records import Capture, DeadLetter, Delivery, KeyRecord, Result, Target, Waiting, encode, reader
+from howk.domain.records import (
+    Capture,
+    ConfigRecord,
+    DeadLetter,
+    Delivery,
+    EndpointRow,
+    KeyRecord,
+    Mark,
+    Result,
+    Target,
+    Waiting,
+    encode,
+    reader,
+)
 from howk.domain.retry import RetryPolicy
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -220,6 +236,70 @@ KEY = KeyRecord(
     accepted_at=1_750_000_000_000,
 )
 
+ORDERED = Delivery(
+    v=1,
+    scope="shop",
+    targets=PLAIN.targets,
+    created_at=1_750_000_000_000,
+    max_attempts=7,
+    payload=Raw(b"1"),
+    gen=3,
+    attempt=2,
+    ordering_key="cart/42",
+    rank=17,
+    skip_after=3,
+    skipped=True,
+    admitted=True,
+    probe=1_750_000_000_123,
+)
+HELD = put_aside(ORDERED, "breaker", endpoint_id("shop", "https://example.com/hook"), 1_750_000_100_000)
+WAITS_FOR_ITS_ENDPOINT = Waiting(v=2, delivery=ORDERED, due_at=1_751_209_600_000, held_by="breaker")
+CANCEL = Result(
+    v=2, id="wh_01JZ0000000000000000000001", scope="shop", outcome="cancel", at=1_750_000_100_000, command="cmd_1"
+)
+PAUSED = Result(
+    v=2,
+    id="ep_ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    scope="shop",
+    outcome="pause",
+    at=1_750_000_100_000,
+    endpoint="ep_ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    command="cmd_2",
+    url="https://example.com/hook",
+)
+ENDPOINT = EndpointRow(
+    v=2,
+    id="ep_ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    scope="shop",
+    endpoint="https://example.com/hook",
+    circuit=Circuit(
+        state="half_open",
+        gen=1_750_000_000_123,
+        probe_at=1_750_000_300_123,
+        successes=1,
+        since=1_750_000_000_123,
+        disabled="gone",
+        paused=True,
+    ),
+)
+MARKED = Mark(v=2, id="wh_01JZ0000000000000000000001", at=1_750_000_100_000, command="cmd_1")
+CONFIG = ConfigRecord(
+    v=1,
+    scope="shop:eu",
+    updated_at=1_750_000_000_000,
+    profile="standard",
+    headers={"X-Shop": "1 <b>"},
+    sealed=SEALED,
+    retry=RetryPolicy(5_000, 600_000, 0.0, "schedule", (5_000, 600_000), (404, 409)),
+    max_attempts=5,
+    timeout=2_500,
+    per_second=0.5,
+    burst=20.0,
+    max_in_flight=8,
+    skip_after=3,
+)
+EMPTY_CONFIG = ConfigRecord(v=1, scope="shop", updated_at=1_750_000_000_000)
+
 RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
     "delivery-base64": BINARY,
@@ -238,20 +318,35 @@ RECORDS: dict[str, Struct] = {
     "waiting-scheduled": WAITS_FOR_ITS_TIME,
     "result-delivered-scheduled": DELIVERED_LATER,
     "key": KEY,
+    "delivery-ordered": ORDERED,
+    "result-held": HELD,
+    "result-cancelled": cancelled_result(FAILED),
+    "result-cancel": CANCEL,
+    "result-pause": PAUSED,
+    "waiting-held": WAITS_FOR_ITS_ENDPOINT,
+    "endpoint": ENDPOINT,
+    "mark": MARKED,
+    "config": CONFIG,
+    "config-empty": EMPTY_CONFIG,
 }
-KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord)
+KINDS: tuple[Any, ...] = (Delivery, Result, Waiting, DeadLetter, KeyRecord, ConfigRecord, EndpointRow, Mark)
 
 
 def golden(name: str) -> bytes:
     """The bytes of a golden file without the newline at its end."""
-    return (GOLDEN / f"{name}.v1.json").read_bytes().removesuffix(b"\n")
+    return (GOLDEN / file_of(name)).read_bytes().removesuffix(b"\n")
+
+
+def file_of(name: str) -> str:
+    """The name of a golden file: that of the record, and the version it is written in."""
+    return f"{name}.v{RECORDS[name].v}.json"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def difference(name: str, written: bytes) -> str:
     kept = golden(name)
     at = next((i for i, (a, b) in enumerate(zip(kept, written, strict=False)) if a != b), min(len(kept), len(written)))
     return (
-        f"tests/golden/{name}.v1.json is no longer what is written. They part at byte {at}:\n"
+        f"tests/golden/{file_of(name)} is no longer what is written. They part at byte {at}:\n"
         f"  kept    …{kept[max(0, at - 30) : at + 50]!r}\n  written …{written[max(0, at - 30) : at + 50]!r}\n"
         "Records of this shape are in the logs of users, so a golden file is only ever added, never edited: give the "
         "new shape a new version and a file of its own."
@@ -268,11 +363,11 @@ def test_what_is_written_is_the_golden_file(name: str) -> None:
 def test_a_golden_file_is_read_as_the_record_it_was(name: str) -> None:
     record: Any = RECORDS[name]
     read = reader(type(record))(golden(name))
-    assert read == record, f"tests/golden/{name}.v1.json is read differently now: records in users' logs would change"
+    assert read == record, f"tests/golden/{file_of(name)} is read differently now: records in users' logs would change"
 
 
 def test_every_golden_file_is_checked() -> None:
-    assert {path.name for path in GOLDEN.glob("*.json")} == {f"{name}.v1.json" for name in RECORDS}
+    assert {path.name for path in GOLDEN.glob("*.json")} == {file_of(name) for name in RECORDS}
 
 
 # Payloads
@@ -325,8 +420,8 @@ def test_broken_base64_is_undecodable(text: str) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"v":2}',
-        b'{"targets":7,"payload":{"x":[1,2]},"v":2}',
+        b'{"v":3}',
+        b'{"targets":7,"payload":{"x":[1,2]},"v":4}',
         b'{"v":3,"id":["no","shape","we","know"],"outcome":"postponed"}',
         b' { "v" : 1000000 }',
     ],
@@ -339,7 +434,7 @@ def test_a_record_of_a_newer_version_is_not_judged_whatever_its_shape(kind: Any,
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_readable_record_of_a_newer_version_is_not_judged(name: str) -> None:
-    data = golden(name).replace(b'{"v":1,', b'{"v":2,', 1)
+    data = re.sub(rb'^{"v":[12],', b'{"v":3,', golden(name))
     with pytest.raises(NewerRecord):
         reader(type(RECORDS[name]))(data)  # pyright: ignore[reportArgumentType]
 

@@ -23,9 +23,13 @@ IN_EFFECT = """
     delivery.max_conns_per_host delivery.idle_conn_timeout delivery.tls_handshake_timeout
     delivery.response_capture delivery.max_age delivery.max_delay_ahead
     delivery.drain delivery.allow_private_networks delivery.allowed_networks
-    delivery.blocked_networks delivery.proxy delivery.user_agent retry.base_delay retry.max_delay retry.max_attempts
-    retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout ttl.idempotency_ttl ttl.status_ttl
-    ttl.status_max metrics.port dlq.redact_headers security.encryption_key logging.level logging.format
+    delivery.blocked_networks delivery.proxy delivery.user_agent delivery.fresh_rate retry.base_delay retry.max_delay
+    retry.max_attempts retry.jitter scheduler.poll_interval scheduler.batch_size scheduler.lock_timeout
+    ttl.circuit_state_ttl ttl.idempotency_ttl ttl.stats_ttl ttl.status_ttl ttl.status_max metrics.port
+    dlq.redact_headers security.encryption_key logging.level logging.format circuit_breaker.failure_threshold
+    circuit_breaker.failure_ratio circuit_breaker.failure_window circuit_breaker.recovery_timeout
+    circuit_breaker.probe_interval circuit_breaker.success_threshold concurrency.max_inflight_per_endpoint
+    concurrency.max_inflight_per_domain concurrency.slow_lane_rate
 """
 
 SECTIONS = """

@@ -1,12 +1,16 @@
 """What time makes of a delivery: laid by until it is asked for, retried by its own policy, ended when it is too old."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
+from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import (
+    Moved,
     Standing,
     accepted_status,
     dead_status,
@@ -18,7 +22,7 @@ from howk.domain.delivery import (
 )
 from howk.domain.records import Delivery, Result, Target, encode, reader
 from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import settle
+from howk.domain.settlement import Rules, settle
 
 POLICY = RetryPolicy(1_000, 60_000, 0.2)
 NOW = 1_750_000_000_000
@@ -35,6 +39,14 @@ LATER = Delivery(
     deliver_at=DUE,
 )
 FIRST = replace(LATER, not_before=0, deliver_at=0, max_attempts=5)
+
+
+def settled_by(
+    results: Sequence[Result], standings: dict[str, Standing], policy: RetryPolicy
+) -> list[tuple[Moved | None, Standing | None]]:
+    """What becomes of the deliveries; the breaker never opens."""
+    rules = Rules(policy, BreakerPolicy(1_000, 1.0, 60_000, 1, 1, 1))
+    return [(decided.moved, decided.before) for decided in settle(results, standings, {}, rules).decisions]
 
 
 def failed(delivery: Delivery, at: int = NOW, retry_after: int = 0) -> Result:
@@ -76,10 +88,10 @@ def test_what_the_door_shows_is_what_settle_makes_of_it_but_for_the_gen() -> Non
 
 
 def test_laying_by_twice_is_once_and_a_late_copy_of_it_moves_nothing() -> None:
-    first, second = settle([schedule(LATER), schedule(LATER)], {}, POLICY)
+    first, second = settled_by([schedule(LATER), schedule(LATER)], {}, POLICY)
     assert first[0] is not None
     assert second == (None, Standing(1, 1, False))
-    assert settle([schedule(LATER)], {"wh_a": Standing(1, 1, True)}, POLICY)[0][0] is None
+    assert settled_by([schedule(LATER)], {"wh_a": Standing(1, 1, True)}, POLICY)[0][0] is None
 
 
 def test_only_the_record_that_waits_for_its_time_may_be_sent_then() -> None:

@@ -171,9 +171,19 @@ _REFUSED: list[tuple[bytes, int, str, str]] = [
     (b'{"endpoint":"http://x/","payload":"' + b"x" * 1_000 + b'"}', 413, "payload_too_large", "payload"),
     (b'{"endpoint":"http://x/","payload":"' + b"x" * 5_000 + b'"}', 413, "request_too_large", ""),
     *[
-        (b'{"endpoint":"http://x/","payload":1,"%b":%b}' % (name, value), 422, "not_supported", name.decode())
-        for name, value in ((b"ordering_key", b'"k"'),)
+        (b'{"endpoint":"http://x/","payload":1,"ordering_key":%b}' % value, status, code, "ordering_key")
+        for value, status, code in (
+            (b'""', 422, "invalid_ordering_key"),
+            (b'"' + b"k" * 257 + b'"', 422, "invalid_ordering_key"),
+            (b'"a\\nb"', 422, "invalid_ordering_key"),
+            (b'"a\\u0000b"', 422, "invalid_ordering_key"),
+            (b'"a\x7fb"', 422, "invalid_ordering_key"),
+            (b"7", 422, "invalid_field"),
+            (b'["a"]', 422, "invalid_field"),
+            (b'"a","ordering_key":"b"', 400, "malformed"),
+        )
     ],
+    (b'{"endpoint":"http://x/","payload":1,"ordering_key":"\\ud800"}', 400, "malformed", ""),
 ]
 
 
@@ -191,6 +201,15 @@ async def test_a_bad_request_is_refused_by_name_and_changes_nothing(
     assert await _accepted(corridor) == 0
 
 
+@pytest.mark.parametrize("key", ["k", "=/ cart 42", "k" * 256, "Größe 8½"])
+async def test_an_ordering_key_is_any_printable_text(corridor: Corridor, door: httpx.AsyncClient, key: str) -> None:
+    async with Receiver() as receiver:
+        body = {"endpoint": receiver.url, "payload": 1, "ordering_key": key}
+        answer = await door.post(ENQUEUE, json=body)
+        assert answer.status_code == 202
+        assert (await corridor.ended(answer.json()["webhook_id"])).state == "delivered"
+
+
 async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.AsyncClient) -> None:
     fields = (
         "headers",
@@ -202,6 +221,7 @@ async def test_fields_that_are_null_are_as_if_they_were_left_out(door: httpx.Asy
         "content_type",
         "deliver_at",
         "max_age",
+        "ordering_key",
     )
     body: dict[str, Any] = {"endpoint": "http://127.0.0.1:9/", "payload": None, **dict.fromkeys(fields)}
     assert (await door.post(ENQUEUE, json=body)).status_code == 202

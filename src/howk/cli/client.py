@@ -55,8 +55,8 @@ class Client:
         """The JSON object at `path`. Raises `Failure`."""
         return self._ask(Request(self.url + path, headers=self._headers))  # noqa: S310 - http(s) only, see connect
 
-    def post(self, path: str, body: bytes) -> dict[str, object]:
-        """POST a JSON text and read the answer. Raises `Failure`."""
+    def post(self, path: str, body: bytes = b"") -> dict[str, object]:
+        """POST a JSON text, or nothing, and read the answer. Raises `Failure`."""
         headers = self._headers | {"Content-Type": "application/json"}
         return self._ask(Request(self.url + path, data=body, headers=headers, method="POST"))  # noqa: S310
 

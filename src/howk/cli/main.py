@@ -22,6 +22,7 @@ _COMMANDS = {
     "send": "howk.cli.send:send",
     "config": "howk.cli.config:config",
     "delivery": "howk.cli.delivery:delivery",
+    "endpoint": "howk.cli.endpoint:endpoint",
     "receiver": "howk.cli.receiver:receiver",
     "bench": "howk.cli.bench:bench",
     "completion": "howk.cli.completion:completion",

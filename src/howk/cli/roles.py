@@ -103,8 +103,8 @@ def _rebuild(given: dict[str, str | None], *, from_beginning: bool, as_json: boo
         def progress(ratio: float) -> None:
             bar.update(round(ratio * _PERCENT) - bar.pos)
 
-        def whole(waiting: int, statuses: int) -> None:
-            found.update(waiting_for_a_retry=waiting, statuses=statuses)
+        def whole(waiting: int, ended: int) -> None:
+            found.update(waiting_for_a_retry=waiting, ended=ended)
 
         code = run_service(
             loaded, roles=frozenset(("reconciler",)), rebuilding=Rebuilding(from_beginning, progress, whole)

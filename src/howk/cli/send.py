@@ -33,6 +33,8 @@ _LONGEST_PAUSE = 1.0
 @click.option("--signing-profile", type=click.Choice(PROFILES), help="Which signature headers are sent.")
 @click.option("--ed25519-key", default="", metavar="WHSK", help="Private key that signs the webhook as v1a.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts in all, the first included.")
+@click.option("--ordering-key", metavar="KEY", help="Goes after those with this key to the same URL.")
+@click.option("--deliver-at", metavar="TIME", help="When the first attempt is made, such as 2030-01-31T09:00:00Z.")
 @click.option("--file", "path", metavar="PATH", help="Read the payload from a file, or - for standard input.")
 @click.option("--content-type", default=JSON_TYPE, show_default=True, help="Content type of the payload.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait until the webhook ended.")
@@ -48,6 +50,8 @@ def send(
     signing_profile: str | None,
     ed25519_key: str,
     max_attempts: int | None,
+    ordering_key: str | None,
+    deliver_at: str | None,
     path: str | None,
     content_type: str,
     wait: float | None,
@@ -64,8 +68,8 @@ def send(
     if headers:
         fields["headers"] = _headers(headers)
     fields |= _signing(secrets, signing_profile, ed25519_key)
-    if max_attempts is not None:
-        fields["max_attempts"] = max_attempts
+    asked = {"max_attempts": max_attempts, "ordering_key": ordering_key, "deliver_at": deliver_at}
+    fields |= {name: value for name, value in asked.items() if value is not None}
     body = _envelope(fields, _content(payload, path), content_type)
     client = connect(url, api_key)
     accepted = client.post(f"/webhooks/{quote(config_id, safe=':')}/enqueue", body)

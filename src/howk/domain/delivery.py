@@ -10,10 +10,18 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from howk.domain.records import VERSION, DeadLetter, Delivery, Result, Waiting
+from howk.domain.endpoints import endpoint_id
+from howk.domain.records import NEWER, VERSION, DeadLetter, Delivery, Previous, Result, Waiting
 from howk.domain.retry import RetryPolicy
 
 DELIVER_AT = "deliver_at"
+BREAKER = "breaker"
+LIMIT = "limit"
+PAUSE = "pause"
+ORDER = "order"
+OF_ENDPOINT: frozenset[str] = frozenset({BREAKER, LIMIT, PAUSE})
+"""What holds every delivery of an endpoint alike: they stand in one queue, first in, first out."""
+_NEVER = 253_402_300_799_999
 
 State = Literal["pending", "delivering", "failed", "deferred", "delivered", "dead", "cancelled"]
 ENDED: frozenset[str] = frozenset({"delivered", "dead", "cancelled"})
@@ -38,14 +46,17 @@ class Status(Struct, frozen=True, omit_defaults=True, kw_only=True):
     delivered_at: int = 0
     reason_type: str = ""
     ended_at: int = 0
+    ordering_key: str = ""
 
 
 class Standing(Struct, frozen=True):
-    """Where a known delivery stands, as far as the next result is judged against it."""
+    """Where a known delivery stands, as far as the next result is judged against it. `marked` is one to be
+    cancelled."""
 
     series: int
     gen: int
     ended: bool
+    marked: bool = False
 
 
 class Verdict(Enum):
@@ -86,20 +97,21 @@ class Moved(Struct, frozen=True):
     dead: DeadLetter | None = None
 
 
-def move(result: Result, policy: RetryPolicy) -> Moved:
-    """The next state of a delivery whose current attempt had this result (`judge` said it counts)."""
+def move(result: Result, policy: RetryPolicy, *, marked: bool = False) -> Moved:
+    """The next state of a delivery whose current attempt had this result (`judge` said it counts). One that is `marked`
+    ends cancelled, unless it was delivered."""
     if result.outcome == "delivered":
         return Moved(_ended(result, "delivered"))
+    if marked or result.outcome == "cancelled":
+        return Moved(_ended(result, "cancelled"))
     reason = _dead_reason(result)
     if reason:
         return Moved(_ended(result, "dead", reason), dead=_dead_letter(result, reason))
     assert result.delivery is not None  # noqa: S101 - `_dead_reason` has ended what carries none
-    if result.outcome == "scheduled":
-        waiting = _scheduled(result, result.delivery)
-    else:
-        waiting = _retry(result, result.delivery, policy)
+    waiting = _waiting(result, result.delivery, policy)
+    expires = waiting.delivery.expires_at
     # Known now: nobody has to wait for the moment to learn of it.
-    if 0 < waiting.delivery.expires_at < waiting.due_at:
+    if 0 < expires < waiting.due_at or 0 < expires <= result.at:
         return Moved(_ended(result, "dead", "expired"), dead=_dead_letter(result, "expired"))
     return Moved(waiting_status(waiting), waiting=waiting)
 
@@ -111,9 +123,22 @@ def _dead_reason(result: Result) -> str:
         return result.reason or "unrecoverable"
     if result.delivery is None:
         return "undecodable"
-    if result.outcome == "scheduled":
+    if result.outcome in _NO_ATTEMPT:
         return ""
     return "exhausted" if result.attempt >= result.max_attempts else ""
+
+
+def _waiting(result: Result, delivery: Delivery, policy: RetryPolicy) -> Waiting:
+    if result.outcome == "scheduled":
+        return _scheduled(result, delivery)
+    if result.outcome == "held":
+        return _held(result, delivery)
+    return _retry(result, delivery, policy)
+
+
+_NONE_BEFORE = Previous(at=0)
+_NO_ATTEMPT = frozenset({"scheduled", "held", "cancelled"})
+_UNSENT = frozenset({"endpoint_disabled", "expired"})
 
 
 def _ended(result: Result, state: State, reason: str = "") -> Status:
@@ -126,7 +151,7 @@ def _ended(result: Result, state: State, reason: str = "") -> Status:
         attempts=_made(result),
         max_attempts=result.max_attempts,
         created_at=result.created_at,
-        last_attempt_at=result.at if _made(result) else 0,
+        last_attempt_at=_last_attempt(result),
         last_status_code=result.status_code,
         last_error=result.error,
         delivered_at=result.at if state == "delivered" else 0,
@@ -135,9 +160,16 @@ def _ended(result: Result, state: State, reason: str = "") -> Status:
     )
 
 
+def _last_attempt(result: Result) -> int:
+    if result.outcome in _NO_ATTEMPT or result.reason in _UNSENT:
+        return result.delivery.previous.at if result.delivery and result.delivery.previous else 0
+    return result.at
+
+
 def _made(result: Result) -> int:
     """How many attempts there were."""
-    return result.attempt - 1 if result.outcome == "scheduled" else result.attempt
+    unsent = result.outcome in _NO_ATTEMPT or result.reason in _UNSENT
+    return result.attempt - 1 if unsent else result.attempt
 
 
 def _dead_letter(result: Result, reason: str) -> DeadLetter:
@@ -166,11 +198,33 @@ def _retry(result: Result, delivery: Delivery, policy: RetryPolicy) -> Waiting:
     due = (delivery.retry or policy).due(result.at, result.attempt, seed, result.retry_after)
     return Waiting(
         v=VERSION,
-        delivery=replace(delivery, gen=result.gen + 1, attempt=result.attempt + 1, not_before=due),
+        delivery=replace(
+            delivery,
+            gen=result.gen + 1,
+            attempt=result.attempt + 1,
+            not_before=due,
+            skipped=delivery.skipped or 0 < delivery.skip_after <= result.attempt,
+            admitted=False,
+            probe=0,
+            previous=Previous(at=result.at, status_code=result.status_code, error=result.error),
+        ),
         due_at=due,
         last_attempt_at=result.at,
         last_status_code=result.status_code,
         last_error=result.error,
+    )
+
+
+def _held(result: Result, delivery: Delivery) -> Waiting:
+    before = delivery.previous or _NONE_BEFORE
+    return Waiting(
+        v=NEWER,
+        delivery=replace(delivery, gen=result.gen + 1, admitted=False, probe=0),
+        due_at=delivery.expires_at or _NEVER,
+        last_attempt_at=before.at,
+        last_status_code=before.status_code,
+        last_error=before.error,
+        held_by=result.held_by or LIMIT,
     )
 
 
@@ -216,8 +270,9 @@ def waiting_status(waiting: Waiting) -> Status:
         last_attempt_at=waiting.last_attempt_at,
         last_status_code=waiting.last_status_code,
         last_error=waiting.last_error,
-        next_retry_at=waiting.due_at,
+        next_retry_at=waiting.due_at if waiting.held_by in ("", DELIVER_AT) else 0,
         held_by=waiting.held_by,
+        ordering_key=delivery.ordering_key,
     )
 
 
@@ -251,6 +306,7 @@ def pending_status(delivery: Delivery, target: str) -> Status:
         attempts=delivery.attempt - 1,
         max_attempts=delivery.max_attempts,
         created_at=delivery.created_at,
+        ordering_key=delivery.ordering_key,
     )
 
 
@@ -261,3 +317,79 @@ def accepted_status(delivery: Delivery) -> Status:
     if not delivery.deliver_at:
         return pending
     return replace(pending, state="deferred", held_by=DELIVER_AT, next_retry_at=delivery.not_before)
+
+
+def cancelled_result(result: Result) -> Result:
+    """What says in the log that a result of another kind ended its delivery cancelled."""
+    return Result(
+        v=NEWER,
+        id=result.id,
+        scope=result.scope,
+        outcome="cancelled",
+        at=result.at,
+        series=result.series,
+        gen=result.gen,
+        attempt=result.attempt + (result.outcome not in _NO_ATTEMPT),
+        max_attempts=result.max_attempts,
+        created_at=result.created_at,
+    )
+
+
+def ranked(delivery: Delivery, offset: int) -> Delivery:
+    """The delivery with its place among those of its ordering key: that of its first attempt in its stream."""
+    return replace(delivery, rank=offset + 1) if delivery.ordering_key and not delivery.rank else delivery
+
+
+def turn_of(delivery: Delivery) -> str:
+    """Where a delivery has to wait for those before it: its endpoint and ordering key; "" where it need not."""
+    if not delivery.ordering_key or delivery.skipped:
+        return ""
+    return f"{endpoint_id(delivery.scope, delivery.targets[0].endpoint)}/{delivery.ordering_key}"
+
+
+_WHY = {
+    "expired": "its time was over before it could be sent",
+    "endpoint_disabled": "its endpoint is disabled",
+    "cancelled": "",
+}
+
+
+def unsent(delivery: Delivery, why: Literal["expired", "endpoint_disabled", "cancelled"], now: int) -> Result:
+    """The outcome of a delivery of one target that is not sent any more; what the attempt before said stays its last
+    word."""
+    before = delivery.previous or _NONE_BEFORE
+    return Result(
+        v=NEWER if why == "cancelled" else VERSION,
+        id=delivery.targets[0].id,
+        scope=delivery.scope,
+        outcome="cancelled" if why == "cancelled" else "rejected",
+        at=now,
+        series=delivery.series,
+        gen=delivery.gen,
+        attempt=delivery.attempt,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+        reason="" if why == "cancelled" else why,
+        status_code=before.status_code,
+        error=before.error or _WHY[why],
+        delivery=None if why == "cancelled" else delivery,
+    )
+
+
+def put_aside(delivery: Delivery, held_by: str, endpoint: str, now: int) -> Result:
+    """The outcome of a delivery of one target that has to wait for what `held_by` says."""
+    return Result(
+        v=NEWER,
+        id=delivery.targets[0].id,
+        scope=delivery.scope,
+        outcome="held",
+        at=now,
+        series=delivery.series,
+        gen=delivery.gen,
+        attempt=delivery.attempt,
+        max_attempts=delivery.max_attempts,
+        created_at=delivery.created_at,
+        delivery=delivery,
+        endpoint=endpoint,
+        held_by=held_by,
+    )

@@ -17,6 +17,9 @@ MAX_HEADER_NAME = 256
 MAX_HEADER_VALUE = 8192
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+ENDPOINT_IDS = "ep_"
+"""What the id of every endpoint begins with."""
+
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\s\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _MAY_HIDE = re.compile(r"[@?#]")
@@ -104,7 +107,7 @@ def endpoint_id(scope: str, public: str) -> str:
     """The id of a direct delivery's endpoint, `ep_` and 26 characters: one for a scope and a URL without userinfo and
     query, so that tenants share no endpoint, and what is kept of one needs no URL as its key."""
     digest = sha256(f"{scope}\n{public}".encode()).digest()
-    return "ep_" + b32encode(digest).decode()[:26]
+    return ENDPOINT_IDS + b32encode(digest).decode()[:26]
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -26,6 +26,25 @@ def take_token(bucket: Bucket | None, rate: float, burst: float, now: float) -> 
     return Bucket(tokens, now), (1 - tokens) / rate
 
 
+def refilled(bucket: Bucket | None, rate: float, burst: float, now: float) -> Bucket:
+    """The bucket as it stands now; None is a full one."""
+    if bucket is None:
+        return Bucket(burst, now)
+    return Bucket(min(burst, bucket.tokens + max(0.0, now - bucket.at) * rate), max(now, bucket.at))
+
+
+def reserve_token(
+    bucket: Bucket | None, rate: float, burst: float, now: float, patience: float
+) -> tuple[Bucket, float | None]:
+    """Take one token, or one that comes within `patience` seconds: the seconds until it may be used. None where it
+    would come later; nothing is taken then."""
+    full = refilled(bucket, rate, burst, now)
+    wait = max(0.0, (1 - full.tokens) / rate)
+    if wait > patience:
+        return full, None
+    return Bucket(full.tokens - 1, full.at), wait
+
+
 class Rates:
     """A token bucket for each caller, with a burst of one second. At most `most` are kept; the one longest unasked is
     dropped, and begins full when it is back."""
@@ -39,10 +58,26 @@ class Rates:
     def take(self, caller: str, now: float) -> float:
         """0.0 where the caller may go on, else the seconds it has to wait."""
         bucket, wait = take_token(self._buckets.pop(caller, None), self._rate, self._burst, now)
+        self._keep(caller, bucket)
+        return wait
+
+    def grant(self, caller: str, now: float, asked: int) -> int:
+        """How many of those that the caller asks for it may have now."""
+        bucket, granted = grant_tokens(self._buckets.pop(caller, None), self._rate, self._burst, now, asked)
+        self._keep(caller, bucket)
+        return granted
+
+    def _keep(self, caller: str, bucket: Bucket) -> None:
         self._buckets[caller] = bucket
         if len(self._buckets) > self._most:
             del self._buckets[next(iter(self._buckets))]
-        return wait
+
+
+def grant_tokens(bucket: Bucket | None, rate: float, burst: float, now: float, asked: int) -> tuple[Bucket, int]:
+    """Take as many tokens as are there, at most `asked`: the bucket afterwards, and how many."""
+    full = refilled(bucket, rate, burst, now)
+    granted = min(asked, int(full.tokens))
+    return Bucket(full.tokens - granted, full.at), granted
 
 
 class Shares:

@@ -45,10 +45,14 @@ def judge_answer(status: int, failure: str, error: str, on_status: Container[int
     return Outcome("rejected", _REASONS.get(status, "unrecoverable"), f"HTTP {status}")
 
 
-def next_state(outcome: str, attempt: int, max_attempts: int) -> Literal["delivered", "failed", "dead"]:
-    """What a current attempt makes of its delivery: `failed` means that a retry will come."""
-    if outcome == "delivered":
-        return "delivered"
+def next_state(
+    outcome: str, attempt: int, max_attempts: int
+) -> Literal["delivered", "failed", "dead", "deferred", "cancelled"]:
+    """What a current outcome makes of its delivery: `failed` means that a retry will come."""
+    if outcome == "delivered" or outcome == "cancelled":
+        return outcome
+    if outcome == "held":
+        return "deferred"
     return "failed" if outcome == "failed" and attempt < max_attempts else "dead"
 
 

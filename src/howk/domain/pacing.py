@@ -21,6 +21,10 @@ _SHARE = 16
 """An endpoint gets one part in so many: of the free window for what waits, of the slots for calls that are old."""
 _FREE_SHARE = 4
 _STALE_TIMERS = 64
+_PACED_OVER = 0.1
+_BRISK = 1.0
+"""An endpoint whose calls end so fast that all slots would go by in so many seconds is waited for; what comes for a
+slower one is not, so that it fills its share of the window and others go on."""
 
 
 class PaceLimits(NamedTuple):
@@ -41,7 +45,20 @@ class PaceLimits(NamedTuple):
 class _Endpoint(Congestion, Generic[J]):
     """What is known of an endpoint: how much it bears, its calls under way, and what waits for it."""
 
-    __slots__ = ("domain", "in_flight", "key", "level", "offer", "old", "timer", "waiting", "waiting_bytes")
+    __slots__ = (
+        "domain",
+        "ended",
+        "in_flight",
+        "key",
+        "level",
+        "marked",
+        "offer",
+        "old",
+        "pace",
+        "timer",
+        "waiting",
+        "waiting_bytes",
+    )
 
     def __init__(self, key: str, domain: str, ceiling: int) -> None:
         super().__init__(ceiling)
@@ -54,7 +71,12 @@ class _Endpoint(Congestion, Generic[J]):
         self.level = -1
         """Where only a slot is missing: the calls under way, which is the ring it stands in; else -1."""
         self.offer = 0
-        """How many of its jobs could start if there were slots."""
+        """How many of its jobs go soon: they would start if there were slots, or it is brisk."""
+        self.pace = inf
+        self.ended = 0
+        self.marked = 0.0
+        """Calls a second that ended while others waited, and what it is measured from; at first it is taken for
+        fast."""
         self.timer = inf
         """When it is looked at again because its first job may not start before."""
 
@@ -77,6 +99,7 @@ class Pacing(Generic[J]):
     """The queue. What waits is started by `finished` and `tick` alone, which say so once."""
 
     __slots__ = (
+        "_brisk",
         "_by_domain",
         "_calls",
         "_endpoints",
@@ -117,6 +140,7 @@ class Pacing(Generic[J]):
         ]
         self._ready = 0
         self._offered = 0
+        self._brisk: dict[_Endpoint[J], None] = {}
         # Those held back by what is not their own doing alone; their own calls' ends would not wake them.
         self._stalled: dict[_Endpoint[J], None] = {}
         self._held_by_domain: dict[str, OrderedDict[_Endpoint[J], None]] = {}
@@ -124,7 +148,10 @@ class Pacing(Generic[J]):
         self._order = count()
 
     def appetite(self) -> int:
-        """How many more jobs are worth fetching now: the free slots that nothing here is waiting for."""
+        """How many more jobs are worth fetching now: the free slots that nothing here will take in a moment. While
+        there is only one endpoint, nobody waits for what it leaves over."""
+        if len(self._endpoints) - len(self._idle) == 1:
+            return max(0, self._slots - self._in_flight - self._waiting)
         return max(0, self._slots - self._in_flight - self._offered)
 
     def enter(
@@ -194,6 +221,9 @@ class Pacing(Generic[J]):
             endpoint.old -= 1
             self._old -= 1
         if endpoint.waiting is not None:
+            endpoint.ended += 1
+            if now - endpoint.marked >= _PACED_OVER:
+                self._measure(endpoint, now)
             self._place(endpoint, now)
         elif not in_flight:
             self._rest(endpoint)
@@ -211,6 +241,11 @@ class Pacing(Generic[J]):
         anew.
         """
         self._age(now)
+        for endpoint in list(self._brisk):
+            if now - endpoint.marked >= _PACED_OVER:
+                self._measure(endpoint, now)
+                del self._brisk[endpoint]
+                self._offer(endpoint)
         timers = self._timers
         while timers and timers[0][0] <= now:
             _, _, endpoint = heappop(timers)
@@ -261,7 +296,7 @@ class Pacing(Generic[J]):
                 self._rest(endpoint)
         for ring in self._rings:
             ring.clear()
-        for each in (self._impatient, self._stalled, self._held_by_domain):
+        for each in (self._impatient, self._stalled, self._held_by_domain, self._brisk):
             each.clear()
         self._waiting = self._waiting_bytes = self._ready = self._offered = 0
         self._forget_timers()
@@ -319,11 +354,11 @@ class Pacing(Generic[J]):
             if not endpoint.in_flight:
                 del self._idle[endpoint.key]
             endpoint.waiting = OrderedDict({waiting: None})
+            endpoint.pace, endpoint.ended, endpoint.marked = inf, 0, now
             self._place(endpoint, now)
         else:
             endpoint.waiting[waiting] = None
-            if endpoint.level >= 0:
-                self._offer(endpoint)
+            self._offer(endpoint)
 
     def _unqueue(self, waiting: _Waiting[J]) -> None:
         endpoint = waiting.endpoint
@@ -381,10 +416,18 @@ class Pacing(Generic[J]):
 
     def _offer(self, endpoint: _Endpoint[J]) -> None:
         offer = 0
-        if endpoint.level >= 0 and endpoint.waiting is not None:
-            offer = min(len(endpoint.waiting), endpoint.limit - endpoint.in_flight)
+        if endpoint.waiting is not None:
+            if endpoint.pace * _BRISK >= self._slots:
+                offer = len(endpoint.waiting)
+                self._brisk[endpoint] = None
+            elif endpoint.level >= 0:
+                offer = min(len(endpoint.waiting), endpoint.limit - endpoint.in_flight)
         self._offered += offer - endpoint.offer
         endpoint.offer = offer
+
+    def _measure(self, endpoint: _Endpoint[J], now: float) -> None:
+        endpoint.pace = endpoint.ended / (now - endpoint.marked)
+        endpoint.ended, endpoint.marked = 0, now
 
     def _set_timer(self, endpoint: _Endpoint[J], ready_at: float) -> None:
         # One that is too early only looks, and is set again.

@@ -12,11 +12,14 @@ from typing import Literal, Protocol, TypeVar
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder, Encoder
 
+from howk.domain.breaker import Circuit
 from howk.domain.errors import NewerRecord, Undecodable
 from howk.domain.retry import RetryPolicy
 from howk.domain.signing import Profile
 
 VERSION = 1
+NEWER = 2
+"""The version of what an older reader would take for damage or for something else: it stops there instead."""
 
 PENDING = "howk.pending"
 SLOW = "howk.slow"
@@ -24,6 +27,7 @@ RESULTS = "howk.results"
 DEADLETTER = "howk.deadletter"
 KEYS = "howk.keys"
 STATE = "howk.state"
+CONTROL = "howk.control"
 
 JSON_TYPE = "application/json"
 
@@ -40,7 +44,10 @@ DeadReason = Literal[
     "blocked_address",
     "payload_too_large",
     "expired",
+    "endpoint_disabled",
 ]
+Command = Literal["cancel", "enable", "pause", "release"]
+Outcome = Literal["delivered", "failed", "rejected", "undecodable", "scheduled", "held", "cancelled", Command]
 
 
 class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -56,11 +63,23 @@ class Target(Struct, frozen=True, omit_defaults=True, kw_only=True):
     profile: Profile = "default"
 
 
+class Previous(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The attempt before, which failed."""
+
+    at: int
+    status_code: int = 0
+    error: str = ""
+
+
 class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One attempt that has to be made. `attempt` counts from 1; (series, gen) says which re-entry this is.
 
     No attempt falls due after `expires_at` (0: it never expires). `deliver_at` is the time that was asked for, where it
     lay ahead, and stays; `not_before` is that of this attempt. `retry` is None for the deployment's policy.
+
+    With an `ordering_key`, `rank` is the place of the first attempt among those of the key (0: not given yet), and
+    after `skip_after` failed attempts (0: never) the delivery is `skipped`: it no longer holds up those behind it.
+    `admitted` says that a hold was ended by letting this one go, `probe` under which token it tries an endpoint out.
     """
 
     v: int
@@ -81,6 +100,12 @@ class Delivery(Struct, frozen=True, omit_defaults=True, kw_only=True):
     trace: str = ""
     deliver_at: int = 0
     retry: RetryPolicy | None = None
+    rank: int = 0
+    skip_after: int = 0
+    skipped: bool = False
+    admitted: bool = False
+    probe: int = 0
+    previous: Previous | None = None
 
     @property
     def body(self) -> bytes:
@@ -104,18 +129,22 @@ class Capture(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The outcome of one attempt. `failed` may be retried; `rejected` ends the series with `reason`; `scheduled` is no
-    attempt: the delivery waits for its `not_before`.
+    """The outcome of one attempt, or a command.
 
-    All but a delivered result carry the delivery, cut to its target: all that a retry or a dead letter needs.
-    `endpoint` is the id of the one that was called, "" where none was. `undecodable` carries the bytes that could not
-    be read and where they stood (`stream/partition/offset`).
+    `failed` may be retried; `rejected` ends the series with `reason`. No attempt are `scheduled` (the delivery waits
+    for its `not_before`), `held` (it waits for what `held_by` says) and `cancelled`. All but delivered and cancelled
+    ones carry the delivery, cut to its target: all that a retry or a dead letter needs. `endpoint` is the id of the one
+    that was called, "" where none was, `probe` the token under which it was tried out. `undecodable` carries the bytes
+    that could not be read and where they stood (`stream/partition/offset`).
+
+    A command (`domain.records.Command`) has its own id in `command`. `cancel` is about the delivery `id`, the others
+    about the endpoint `id` of `scope`, which is called at `url`.
     """
 
     v: int
     id: str
     scope: str
-    outcome: Literal["delivered", "failed", "rejected", "undecodable", "scheduled"]
+    outcome: Outcome
     at: int
     series: int = 1
     gen: int = 0
@@ -133,12 +162,17 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     raw_base64: str = ""
     deliver_at: int = 0
     endpoint: str = ""
+    held_by: str = ""
+    probe: int = 0
+    command: str = ""
+    url: str = ""
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A row of `howk.state`: a delivery that waits, as settle last left it. `delivery` is what will be sent next.
 
-    `held_by` says what it waits for when that is not a retry.
+    `held_by` says what it waits for when that is not a retry. What is held by more than a time has none: `due_at` is
+    then when it expires.
     """
 
     v: int
@@ -148,6 +182,26 @@ class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_status_code: int = 0
     last_error: str = ""
     held_by: str = ""
+
+
+class EndpointRow(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A row of `howk.state`: an endpoint that is disabled, paused or has an open breaker. `endpoint` is its URL without
+    userinfo and query."""
+
+    v: int
+    id: str
+    circuit: Circuit
+    scope: str = ""
+    endpoint: str = ""
+
+
+class Mark(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A row of `howk.state`: a delivery that has not ended is to be cancelled, by this command."""
+
+    v: int
+    id: str
+    at: int
+    command: str
 
 
 class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -185,6 +239,28 @@ class KeyRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
     accepted_at: int
 
 
+class ConfigRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A row of `howk.control`: what a config sets for its deliveries (see `domain.config_defaults`).
+
+    0 and None are what it does not set; `skip_after` 0 lets no delivery pass another of its ordering key. `timeout` is
+    in milliseconds. `sealed` holds what signs and the sensitive headers, bound to the row's key.
+    """
+
+    v: int
+    scope: str
+    updated_at: int
+    profile: Profile = "default"
+    headers: dict[str, str] = {}
+    sealed: str = ""
+    retry: RetryPolicy | None = None
+    max_attempts: int = 0
+    timeout: int = 0
+    per_second: float = 0.0
+    burst: float = 0.0
+    max_in_flight: int = 0
+    skip_after: int = 0
+
+
 class _Version(Struct):
     v: int
 
@@ -220,7 +296,7 @@ def reader(kind: type[_T]) -> Callable[[bytes], _T]:
         except _UNREADABLE as error:
             _refuse_newer(data)
             raise Undecodable(f"not a {kind.__name__}: {error}") from error
-        if record.v > VERSION:
+        if record.v > NEWER:
             _refuse_newer(data)
         return record
 
@@ -232,8 +308,8 @@ def _refuse_newer(data: bytes) -> None:
         version = _version(data).v
     except _UNREADABLE:
         return
-    if version > VERSION:
+    if version > NEWER:
         raise NewerRecord(
-            f"a record of version {version} was written by a newer howk (this one knows {VERSION}): "
+            f"a record of version {version} was written by a newer howk (this one knows {NEWER}): "
             "run the newer version on this data; nothing was dropped"
         )

@@ -13,6 +13,7 @@ from howk.domain.retry import RetryPolicy, RetryType
 Duration = float | str
 """Seconds, or text such as `1h30m`."""
 
+MAX_ATTEMPTS = 1_000
 SHORTEST_DELAY = 100
 SHORTEST_AGE = 1_000
 LONGEST = 366 * 86_400_000
@@ -52,10 +53,18 @@ def longest_age(asked: Duration | None, default: int) -> int:
     """Milliseconds after which a delivery that has not ended is given up. Raises `Rejected`."""
     if asked is None:
         return default
-    found = _milliseconds(asked, SHORTEST_AGE)
+    found = milliseconds_of(asked, SHORTEST_AGE)
     if isinstance(found, str):
         raise Rejected("invalid_max_age", f"max_age: {found}", [FieldProblem("max_age", found)])
     return found
+
+
+def checked_attempts(asked: int, field: str) -> int:
+    """The tries in all. Raises `Rejected`."""
+    if not 1 <= asked <= MAX_ATTEMPTS:
+        message = f"a number from 1 to {MAX_ATTEMPTS}"
+        raise Rejected("invalid_max_attempts", message, [FieldProblem(field, message)])
+    return asked
 
 
 def attempts_of(asked: RetryAsked) -> int | None:
@@ -120,21 +129,21 @@ def _statuses(given: tuple[int, ...] | None, problems: list[FieldProblem]) -> tu
 def _read(name: str, given: Duration | None, problems: list[FieldProblem]) -> int | None:
     if given is None:
         return None
-    found = _milliseconds(given, SHORTEST_DELAY)
+    found = milliseconds_of(given, SHORTEST_DELAY)
     if isinstance(found, str):
         problems.append(FieldProblem(f"retry.{name}", found))
         return None
     return found
 
 
-def _milliseconds(given: Duration, shortest: int) -> int | str:
-    """The duration, or what would be right."""
-    wanted = f"a duration from {_in_words(shortest)} to {_in_words(LONGEST)}: seconds, or text such as 1h30m"
+def milliseconds_of(given: Duration, shortest: int, longest: int = LONGEST) -> int | str:
+    """The duration, or what would be right; the bounds are in milliseconds."""
+    wanted = f"a duration from {_in_words(shortest)} to {_in_words(longest)}: seconds, or text such as 1h30m"
     try:
         seconds = seconds_of(given) if isinstance(given, str) else given
     except ValueError:
         return wanted
-    if not isfinite(seconds) or not shortest <= seconds * 1000 <= LONGEST:
+    if not isfinite(seconds) or not shortest <= seconds * 1000 <= longest:
         return wanted
     return round(seconds * 1000)
 

@@ -9,7 +9,7 @@ request is durable.
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
@@ -17,31 +17,43 @@ from typing import Annotated, NamedTuple
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from howk.domain.addresses import AddressPolicy, blocked_reason, literal_address
+from howk.domain.config_defaults import Config, Fields, with_defaults
 from howk.domain.delivery import accepted_status
-from howk.domain.endpoints import Endpoint, header_problem, parse_endpoint
+from howk.domain.endpoints import Endpoint, parse_endpoint
 from howk.domain.errors import FieldProblem, Rejected
-from howk.domain.ids import RANDOM_BYTES, delivery_id
+from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_id
+from howk.domain.limits import Rates
 from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
+from howk.domain.request_headers import checked_headers
 from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
 from howk.domain.signing_request import Signing, chosen_signing
-from howk.domain.timing import Duration, RetryAsked, attempts_of, delivery_time, longest_age, policy_of
+from howk.domain.timing import (
+    Duration,
+    RetryAsked,
+    attempts_of,
+    checked_attempts,
+    delivery_time,
+    longest_age,
+    policy_of,
+)
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.flow.keyed import Accepted, Answer, Item, Keyed
 from howk.ports.clock import Clock, Random
+from howk.ports.log import Record
 from howk.ports.state import HotState
 from howk.ports.telemetry import RECEIVED, Meter
 
-MAX_ATTEMPTS = 1_000
-_MAX_HEADERS = 64
-_CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,64}/[\w!#$&^.+-]{1,64}(\s*;[\x20-\x7e\t]{0,200})?", re.ASCII)
-_NULL = b"null"
+_LONGEST_ORDERING_KEY = 256
+_CROWDED = 5_000
+_LOOK_EVERY = 0.05
+_MOST_SCOPES = 16_384
 
 
 class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of a direct delivery. Fields of later versions are named, so that they are refused and not ignored."""
+    """The body of a direct delivery."""
 
     endpoint: str
     payload: Raw | UnsetType = UNSET
@@ -53,14 +65,13 @@ class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_attempts: int | None = None
     require_script: bool | None = None
     idempotency_key: str | None = None
-    ordering_key: Raw = Raw()
+    ordering_key: str | None = None
     deliver_at: Annotated[datetime, Meta(tz=True)] | None = None
     max_age: Duration | None = None
     retry: RetryAsked | None = None
 
 
 FIELDS = tuple(Enqueue.__struct_fields__)
-NOT_BUILT = ("ordering_key",)
 
 
 class Request(NamedTuple):
@@ -73,7 +84,8 @@ class Request(NamedTuple):
 
 class IngestOptions(NamedTuple):
     """`max_payload` in bytes; `redact` are the lower-case names of headers whose values are sealed; `max_age` and
-    `max_delay_ahead` in milliseconds."""
+    `max_delay_ahead` in milliseconds; above `fresh_rate` a second a scope's deliveries take the slow lane while the
+    fresh one is crowded."""
 
     max_payload: int
     max_attempts: int
@@ -82,10 +94,12 @@ class IngestOptions(NamedTuple):
     retry: RetryPolicy
     max_age: int
     max_delay_ahead: int
+    fresh_rate: float
 
 
 class Ingest:
-    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters."""
+    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters. `defaults` gives what a scope
+    sets for its deliveries, None for one that sets nothing."""
 
     def __init__(
         self,
@@ -96,7 +110,10 @@ class Ingest:
         random: Random,
         meter: Meter,
         options: IngestOptions,
+        defaults: Callable[[str], Config | None],
+        backlog: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`backlog` says how many first attempts have not been taken yet."""
         self._journal = log
         self._state = state
         self._sealer = sealer
@@ -104,7 +121,12 @@ class Ingest:
         self._random = random
         self._meter = meter
         self._options = options
-        self._keyed = Keyed(log, state, clock, random)
+        self._defaults = defaults
+        self._backlog = backlog
+        self._rates = Rates(options.fresh_rate, _MOST_SCOPES)
+        self._look_at = 0.0
+        self._is_crowded = False
+        self._keyed = Keyed(log, state, clock, random, self._records)
         self._judge = lru_cache(maxsize=4_096)(self._blocked)
 
     async def accept(self, scope: str, requests: Sequence[Enqueue], route: str) -> list[str | Rejected]:
@@ -112,20 +134,22 @@ class Ingest:
 
         Raises `Rejected` for a scope that can't be one, `Full` or `Transient` when nothing was taken.
         """
-        _check_scope(scope)
+        check_config_id(scope)
+        config = self._defaults(scope)
         now = self._clock.now()
         answers: list[str | Rejected] = []
         deliveries: list[Delivery] = []
         for request in requests:
             try:
-                delivery = self._delivery(scope, request, now, delivery_id(now, self._random.bytes(RANDOM_BYTES)))
+                id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
+                delivery = self._delivery(scope, request, config, now, id_)
             except Rejected as refusal:
                 answers.append(refusal)
                 continue
             deliveries.append(delivery)
             answers.append(delivery.targets[0].id)
         if deliveries:
-            await self._journal.append([journal.accepted(delivery) for delivery in deliveries])
+            await self._journal.append(self._records(deliveries))
             await self._state.accept([accepted_status(delivery) for delivery in deliveries])
             self._meter.count(RECEIVED, len(deliveries), route)
         return answers
@@ -135,22 +159,53 @@ class Ingest:
 
         A `Transient` in a place says that this one is not known to be taken and may be sent again.
         """
-        _check_scope(scope)
-        answers = await self._keyed.accept(scope, [self._item(scope, request) for request in requests])
+        check_config_id(scope)
+        config = self._defaults(scope)
+        answers = await self._keyed.accept(scope, [self._item(scope, request, config) for request in requests])
         taken = sum([isinstance(answer, Accepted) and not answer.replayed for answer in answers])
         if taken:
             self._meter.count(RECEIVED, taken, route)
         return answers
 
-    def _item(self, scope: str, request: Request) -> Item:
-        return Item(request.key, request.body, partial(self._delivery, scope, request.enqueue))
+    def _records(self, deliveries: Sequence[Delivery]) -> list[Record]:
+        """Each into the lane that it has to take: a sender over its share waits behind the others, not before them."""
+        now = self._clock.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            self._is_crowded = self._options.fresh_rate > 0 and self._backlog() > _CROWDED
+        if self._is_crowded:
+            return self._crowded(deliveries, now)
+        return [journal.accepted(delivery) for delivery in deliveries]
 
-    def _delivery(self, scope: str, request: Enqueue, now: int, id_: str) -> Delivery:
+    def _crowded(self, deliveries: Sequence[Delivery], now: float) -> list[Record]:
+        """Those of one scope: so many as are its share into the fresh lane, and what has a place or a time of its own
+        where it belongs."""
+        left = self._rates.grant(deliveries[0].scope, now, len(deliveries)) if deliveries else 0
+        records: list[Record] = []
+        for delivery in deliveries:
+            if delivery.deliver_at or delivery.ordering_key:
+                records.append(journal.accepted(delivery))
+            elif left:
+                left -= 1
+                records.append(journal.accepted(delivery))
+            else:
+                records.append(journal.crowded(delivery))
+        return records
+
+    def _item(self, scope: str, request: Request, config: Config | None) -> Item:
+        return Item(request.key, request.body, partial(self._delivery, scope, request.enqueue, config))
+
+    def _delivery(self, scope: str, request: Enqueue, config: Config | None, now: int, id_: str) -> Delivery:
         refuse_unbuilt(request)
         endpoint = self._endpoint(request.endpoint)
         payload, payload_base64, content_type = self._payload(request)
-        headers, sensitive = self._headers(request.headers or {})
+        headers, sensitive = checked_headers(request.headers or {}, self._options.redact)
         signed = chosen_signing(request.signing_secret, request.signing)
+        attempts, retry = _attempts(request), self._retry(request.retry)
+        if config is not None:
+            own = Fields(headers, sensitive, signed, retry, attempts)
+            replaced = _given_otherwise(request, endpoint)
+            headers, sensitive, signed, retry, attempts = with_defaults(own, config, self._options.redact, replaced)
         secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
         deliver_at = delivery_time(request.deliver_at, now, self._options.max_delay_ahead)
         sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
@@ -159,14 +214,17 @@ class Ingest:
             scope=scope,
             targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed, profile=signed.profile),),
             created_at=now,
-            max_attempts=self._attempts(request),
+            max_attempts=self._options.max_attempts if attempts is None else attempts,
             payload=payload,
             payload_base64=payload_base64,
             content_type=content_type,
             not_before=deliver_at,
             expires_at=max(now, deliver_at) + longest_age(request.max_age, self._options.max_age),
             deliver_at=deliver_at,
-            retry=self._retry(request.retry),
+            # One that is the deployment's follows it.
+            retry=None if retry == self._options.retry else retry,
+            ordering_key=_ordering_key(request.ordering_key),
+            skip_after=config.skip_after if config and request.ordering_key else 0,
         )
 
     def _endpoint(self, url: str) -> Endpoint:
@@ -207,57 +265,37 @@ class Ingest:
             message = f"{size} bytes; at most {self._options.max_payload} are taken (api.max_payload_size)"
             raise _refused("payload_too_large", "payload", message)
 
-    def _headers(self, headers: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        if not headers:
-            return headers, headers
-        if len(headers) > _MAX_HEADERS:
-            raise _refused("invalid_headers", "headers", f"at most {_MAX_HEADERS} headers are taken")
-        problems = [
-            FieldProblem(f"headers.{name[:80]}", problem)
-            for name, value in headers.items()
-            if (problem := header_problem(name, value))
-        ]
-        if len({name.lower() for name in headers}) < len(headers):
-            problems.append(FieldProblem("headers", "a header is given twice, in different case"))
-        if problems:
-            raise Rejected("invalid_headers", problems[0].message, problems)
-        sensitive = {name: value for name, value in headers.items() if name.lower() in self._options.redact}
-        return {name: value for name, value in headers.items() if name not in sensitive}, sensitive
-
-    def _attempts(self, request: Enqueue) -> int:
-        asked, field = request.max_attempts, "max_attempts"
-        if request.retry is not None:
-            if asked is not None and request.retry.max_attempts is not None:
-                raise _refused("invalid_max_attempts", "retry.max_attempts", "max_attempts is given already")
-            if asked is None:
-                asked, field = attempts_of(request.retry), "retry.max_attempts"
-        if asked is None:
-            return self._options.max_attempts
-        if not 1 <= asked <= MAX_ATTEMPTS:
-            raise _refused("invalid_max_attempts", field, f"a number from 1 to {MAX_ATTEMPTS}")
-        return asked
-
     def _retry(self, asked: RetryAsked | None) -> RetryPolicy | None:
+        return None if asked is None else policy_of(asked, self._options.retry)
+
+
+def _attempts(request: Enqueue) -> int | None:
+    asked, field = request.max_attempts, "max_attempts"
+    if request.retry is not None:
+        if asked is not None and request.retry.max_attempts is not None:
+            raise _refused("invalid_max_attempts", "retry.max_attempts", "max_attempts is given already")
         if asked is None:
-            return None
-        policy = policy_of(asked, self._options.retry)
-        return None if policy == self._options.retry else policy
+            asked, field = attempts_of(request.retry), "retry.max_attempts"
+    return None if asked is None else checked_attempts(asked, field)
 
 
-def _check_scope(scope: str) -> None:
-    if not _CONFIG_ID.fullmatch(scope):
-        raise Rejected(
-            "invalid_config_id",
-            "a config id has 1 to 128 letters, digits and . _ : ~ -, and begins with a letter or a digit",
-        )
+def _ordering_key(asked: str | None) -> str:
+    if asked is None:
+        return ""
+    if not asked or len(asked) > _LONGEST_ORDERING_KEY or not asked.isprintable():
+        message = f"1 to {_LONGEST_ORDERING_KEY} printable characters"
+        raise _refused("invalid_ordering_key", "ordering_key", message)
+    return asked
+
+
+def _given_otherwise(request: Enqueue, endpoint: Endpoint) -> list[str]:
+    """Headers that a request gives by a field of its own."""
+    names = ["authorization"] if endpoint.userinfo else []
+    return [*names, "content-type"] if request.content_type is not None else names
 
 
 def refuse_unbuilt(request: Enqueue) -> None:
     """What this version can't do is refused by name: taking it in silence would break what was asked for."""
-    asked = [name for name in NOT_BUILT if bytes(getattr(request, name)) not in (b"", _NULL)]
-    if asked:
-        problems = [FieldProblem(name, "this version does not have it yet; leave it out") for name in asked]
-        raise Rejected("not_supported", f"{', '.join(asked)} can't be used yet", problems)
     if request.require_script:
         raise _refused("script_required", "require_script", "no script is set for this config")
 

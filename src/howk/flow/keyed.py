@@ -17,6 +17,7 @@ from howk.domain.records import VERSION, Delivery, KeyRecord
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock, Random
+from howk.ports.log import Record
 from howk.ports.state import HotState, KeyAsk, KeyEnd
 
 WAIT = 5.0
@@ -55,8 +56,19 @@ class _Entering(NamedTuple):
 class Keyed:
     """The part of ingest that knows of keys."""
 
-    def __init__(self, journal: Journal, state: HotState, clock: Clock, random: Random, *, wait: float = WAIT) -> None:
-        self._journal = journal
+    def __init__(
+        self,
+        log: Journal,
+        state: HotState,
+        clock: Clock,
+        random: Random,
+        records: Callable[[Sequence[Delivery]], list[Record]],
+        *,
+        wait: float = WAIT,
+    ) -> None:
+        """`records` gives each delivery its lane."""
+        self._journal = log
+        self._records = records
         self._state = state
         self._clock = clock
         self._random = random
@@ -157,7 +169,7 @@ class Keyed:
             for one, _ in made
             if one.item.key is not None
         ]
-        deliveries = [journal.accepted(delivery) for _, delivery in made]
+        deliveries = self._records([delivery for _, delivery in made])
         await self._journal.append([*deliveries, *(journal.kept(record) for record in keys)])
 
 

@@ -1,13 +1,24 @@
 """Reconcile: makes hot state what the log says, at start or after it was lost, before settle and the slow lane go on.
 
 Reads `state`, `deadletter`, `results` and what is unfinished of `pending` and `slow`; judges by (series, gen) with
-settle's own fold, never by clock. The door and first attempts go on meanwhile.
+settle's own fold, never by clock. The door goes on meanwhile, and so do first attempts once it knows which endpoints
+are closed and what is to be cancelled.
 """
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from howk.domain.delivery import Status, dead_status, move, pending_status, waiting_status
+from howk.domain.delivery import (
+    OF_ENDPOINT,
+    Status,
+    dead_status,
+    move,
+    pending_status,
+    ranked,
+    turn_of,
+    waiting_status,
+)
+from howk.domain.endpoints import ENDPOINT_IDS, endpoint_id
 from howk.domain.errors import Undecodable
 from howk.domain.records import (
     DEADLETTER,
@@ -18,15 +29,14 @@ from howk.domain.records import (
     VERSION,
     DeadLetter,
     Delivery,
+    EndpointRow,
     Waiting,
-    encode,
     reader,
 )
-from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import read_result
+from howk.domain.settlement import Rules, read_result
 from howk.flow import journal
 from howk.flow.journal import Journal
-from howk.flow.projection import effect_of, judge, watermark_of
+from howk.flow.projection import counted_again, effects_of, judge, marks_of, waiting_effect, watermark_of
 from howk.flow.stage import each
 from howk.ports.clock import Clock
 from howk.ports.log import Entry, Place
@@ -36,6 +46,7 @@ from howk.ports.telemetry import REBUILD, Meter, Reporter
 _read_delivery = reader(Delivery)
 _read_waiting = reader(Waiting)
 _read_dead = reader(DeadLetter)
+_read_endpoint = reader(EndpointRow)
 
 
 class Reconcile:
@@ -45,7 +56,7 @@ class Reconcile:
         self,
         journal: Journal,
         state: HotState,
-        policy: RetryPolicy,
+        rules: Rules,
         clock: Clock,
         meter: Meter,
         reporter: Reporter,
@@ -55,25 +66,28 @@ class Reconcile:
     ) -> None:
         self._journal = journal
         self._state = state
-        self._policy = policy
+        self._rules = rules
         self._clock = clock
         self._meter = meter
         self._reporter = reporter
         self._deliver = deliver
         self._settle = settle
 
-    async def recover(self, *, from_beginning: bool = False) -> None:
-        """Bring hot state up to what settle has finished; idempotent, to be called again after `Transient`."""
+    async def recover(self, *, from_beginning: bool = False, on_stops: Callable[[], None] = lambda: None) -> None:
+        """Bring hot state up to what settle has finished; idempotent, to be called again after `Transient`. `on_stops`
+        is called once it knows every endpoint and what is to be cancelled: no first attempt should be made before."""
         self._meter.gauge(REBUILD, 0.0)
         condition = await self._state.condition()
         finished = await self._settled()
         reason = "it was asked for" if from_beginning else await self._why_rebuild(condition, finished)
         if reason:
-            await self._rebuild(reason, finished)
+            await self._rebuild(reason, finished, on_stops)
         else:
             await self._catch_up(condition, finished)
-        await each(self._unfinished(SLOW), self._mark_queued)
-        await each(self._unfinished(PENDING), self._note_pending)
+            on_stops()
+        for lane in (SLOW, PENDING):
+            await each(self._unfinished(lane), self._mark_queued)
+            await each(self._unfinished(lane), self._note_pending)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
@@ -98,17 +112,25 @@ class Reconcile:
         for place, end in finished.items():
             start = condition.watermark.get(place.partition, 0)
             await each(self._journal.read(RESULTS, place.partition, start, end), self._settle_again)
+        # Not judged again: that would need the windows as they were.
+        await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
 
     async def _settle_again(self, batch: Sequence[Entry]) -> None:
         # What these decisions append is in the log: they were finished in the same act.
-        judged = await judge(batch, self._state, self._policy)
-        await self._state.apply([effect for item in judged if (effect := effect_of(item))], watermark_of(batch))
+        items = (await judge(batch, self._state, self._rules)).items
+        await self._state.apply(effects_of(items), watermark_of(batch), (), marks_of(items))
 
-    async def _rebuild(self, reason: str, finished: dict[Place, int]) -> None:
+    async def _learn(self, batch: Sequence[Entry]) -> None:
+        await self._state.apply((), {}, self._endpoints(batch))
+
+    async def _rebuild(self, reason: str, finished: dict[Place, int], on_stops: Callable[[], None]) -> None:
         first_start = not any(finished.values())
         if not first_start:
             self._reporter.say("rebuild_started", f"hot state is rebuilt from the log: {reason}")
         rebuild = await self._state.rebuild()
+        for prefix in (ENDPOINT_IDS, journal.MARK):
+            await each(self._journal.replay(STATE, prefix), lambda batch: self._restore_stops(rebuild, batch))
+        on_stops()
         # Later rows stand over earlier ones: queued, then delivered, then given up, then waiting.
         for lane in (PENDING, SLOW):
             await each(self._unfinished(lane), lambda batch: _restore_pending(rebuild, batch))
@@ -116,21 +138,22 @@ class Reconcile:
         for place, end in finished.items():
             start = (await self._journal.log.bounds(RESULTS))[place][0]
             results = self._journal.read(RESULTS, place.partition, start, end)
-            await each(results, lambda batch: self._restore_delivered(rebuild, batch))
+            await each(results, lambda batch: self._restore_results(rebuild, batch))
         self._meter.gauge(REBUILD, 0.5)
         await each(self._journal.all(DEADLETTER), lambda batch: self._restore_dead(rebuild, batch))
         self._meter.gauge(REBUILD, 0.75)
-        await each(self._journal.replay(STATE), lambda batch: self._restore_waiting(rebuild, batch))
+        await each(self._journal.replay(STATE), lambda batch: self._restore_state(rebuild, batch))
         await rebuild.seal({place.partition: end for place, end in finished.items()})
         if not first_start:
             self._reporter.say("rebuild_finished", "hot state is whole again")
 
-    async def _restore_delivered(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+    async def _restore_results(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
-        delivered = {result.id: result for result in reversed(results) if result.outcome == "delivered"}
-        known = await self._state.standing(list(delivered))
-        fresh = [r for r, standing in zip(delivered.values(), known, strict=True) if not (standing and standing.ended)]
-        await rebuild.restore([Effect(move(result, self._policy).status) for result in fresh])
+        ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
+        known = (await self._state.standing(list(ends))).deliveries
+        fresh = [r for r, standing in zip(ends.values(), known, strict=True) if not (standing and standing.ended)]
+        await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
+        await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
 
     async def _restore_dead(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         effects: list[Effect] = []
@@ -141,10 +164,17 @@ class Reconcile:
                 self._reporter.warn("undecodable", str(error), source=entry.source)
         await rebuild.restore(effects)
 
-    async def _restore_waiting(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+    async def _restore_stops(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        """What keeps a first attempt from being made, before any of the deliveries."""
+        await rebuild.restore((), self._endpoints(_of_endpoints(batch)), _marked(batch))
+
+    async def _restore_state(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        """Rows of deliveries that wait, and marks of what is to be cancelled."""
         effects: list[Effect] = []
         lost: list[DeadLetter] = []
         for entry in batch:
+            if entry.key.startswith(ENDPOINT_IDS) or entry.key.startswith(journal.MARK):
+                continue
             try:
                 if entry.damage:
                     raise Undecodable(entry.damage)
@@ -152,11 +182,26 @@ class Reconcile:
             except Undecodable as error:
                 lost.append(self._lost(entry, str(error)))
                 continue
-            effects.append(Effect(waiting_status(waiting), waiting.due_at, encode(waiting.delivery)))
-        await rebuild.restore([*effects, *(Effect(dead_status(letter)) for letter in lost)])
+            effect = Effect(waiting_status(waiting), waiting.due_at, endpoint=_holder(waiting))
+            effects.append(waiting_effect(effect, waiting.delivery))
+        effects += [Effect(dead_status(letter)) for letter in lost]
+        # The marks once more: what waits of these is due.
+        await rebuild.restore(effects, marks=_marked(batch))
         if lost:
             records = [(journal.dead(letter), journal.waits_no_more(letter.id)) for letter in lost]
             await self._journal.append([record for pair in records for record in pair])
+
+    def _endpoints(self, batch: Sequence[Entry]) -> list[EndpointRow]:
+        """The readable ones: one that is not is as if its endpoint had never failed, and its next failures tell."""
+        rows: list[EndpointRow] = []
+        for entry in batch:
+            try:
+                if entry.damage:
+                    raise Undecodable(entry.damage)
+                rows.append(_read_endpoint(entry.value))
+            except Undecodable as error:
+                self._reporter.warn("undecodable", str(error), source=f"{entry.stream}/{entry.key}")
+        return rows
 
     def _lost(self, entry: Entry, error: str) -> DeadLetter:
         source = f"{entry.stream}/{entry.key}"
@@ -171,14 +216,33 @@ class Reconcile:
         await self._state.release([Claim(d.targets[0].id, d.series, d.gen, b"", 0) for d in _deliveries(batch)])
 
     async def _note_pending(self, batch: Sequence[Entry]) -> None:
-        await self._state.accept(_pending(batch))
+        # A later attempt that is not known has ended.
+        statuses = [status for status in _pending(batch) if (status.series, status.gen) == (1, 0)]
+        known = (await self._state.standing([status.id for status in statuses])).deliveries
+        # What is known needs no note, and noted twice it would count twice as received.
+        await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
 
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)
 
 
+def _of_endpoints(batch: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in batch if entry.key.startswith(ENDPOINT_IDS)]
+
+
+def _marked(batch: Sequence[Entry]) -> list[str]:
+    return [entry.key.removeprefix(journal.MARK) for entry in batch if entry.key.startswith(journal.MARK)]
+
+
+def _holder(waiting: Waiting) -> str:
+    delivery = waiting.delivery
+    if waiting.held_by not in OF_ENDPOINT:
+        return ""
+    return endpoint_id(delivery.scope, delivery.targets[0].endpoint)
+
+
 def _deliveries(batch: Sequence[Entry]) -> list[Delivery]:
-    """The readable ones; deliver dead-letters the others when it meets them."""
+    """The readable ones, each with its rank; deliver dead-letters the others when it meets them."""
     found: list[Delivery] = []
     for entry in batch:
         try:
@@ -186,7 +250,7 @@ def _deliveries(batch: Sequence[Entry]) -> list[Delivery]:
         except Undecodable:
             continue
         if delivery.targets:
-            found.append(delivery)
+            found.append(ranked(delivery, entry.offset))
     return found
 
 
@@ -195,4 +259,9 @@ def _pending(batch: Sequence[Entry]) -> list[Status]:
 
 
 async def _restore_pending(rebuild: Rebuild, batch: Sequence[Entry]) -> None:
-    await rebuild.restore([Effect(status) for status in _pending(batch)])
+    effects = [
+        Effect(pending_status(delivery, target.id), turn=turn_of(delivery), rank=delivery.rank)
+        for delivery in _deliveries(batch)
+        for target in delivery.targets
+    ]
+    await rebuild.restore(effects)

@@ -17,6 +17,7 @@ from howk.ports.log import Consumer, Entry, Finish, Place, Record
 from howk.ports.telemetry import POISON, STAGE_RETRIES, Meter, Reporter
 
 _MAX_BYTES_IN_HAND = 64 << 20
+_MOST_AT_ONCE = 1_024
 _MAX_PAUSE = 10.0
 _OWED_FOR = 0.1
 _FOREVER = 1 << 62
@@ -26,11 +27,13 @@ _T = TypeVar("_T")
 
 
 class Emission(NamedTuple):
-    """What came of an entry. `effect` is the room's own, handed back when the records are durable."""
+    """What came of an entry. `effect` is the room's own, handed back when the records are durable. One that is not
+    `finished` is given back as it was: it is read again at the next start."""
 
     entry: Entry
     records: Sequence[Record]
     effect: object = None
+    finished: bool = True
 
 
 Emit = Callable[[Emission], None]
@@ -69,9 +72,10 @@ class Lane(NamedTuple):
 class Stage:
     """One room's reading of its lanes as one group.
 
-    `window` bounds how many entries are in hand. With `one_at_a_time` a batch is durable and settled before the next
-    is read: for a room whose decisions build on the ones before. With `lazy_finish` progress alone, without a record to
-    append, waits for the next append or a tenth of a second: for a room that may be given a record again without harm.
+    `window` bounds how many entries are in hand, `appetite` how many more the room wants now. With `one_at_a_time` a
+    batch is durable and settled before the next is read: for a room whose decisions build on the ones before. With
+    `lazy_finish` progress alone, without a record to append, waits for the next append or a tenth of a second: for a
+    room that may be given a record again without harm.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Stage:
         *,
         one_at_a_time: bool = False,
         lazy_finish: bool = False,
+        appetite: Callable[[], int] = lambda: _MOST_AT_ONCE,
     ) -> None:
         self.group = group
         self.problem = ""
@@ -97,6 +102,7 @@ class Stage:
         self._reporter = reporter
         self._one_at_a_time = one_at_a_time
         self._lazy_finish = lazy_finish
+        self._appetite = appetite
         self._owed: dict[Place, list[int]] = {}
         self._shares = Shares([lane.weight for lane in lanes])
         self._emitted: list[Emission] = []
@@ -240,7 +246,7 @@ class Stage:
         return self._journal.log.consume(lane.stream, self.group, self._wake.set)
 
     async def _fetch(self, consumers: Sequence[Consumer]) -> Sequence[Entry]:
-        free = self._window - self._in_hand
+        free = min(self._window - self._in_hand, self._appetite(), _MOST_AT_ONCE)
         if free <= 0 or self._bytes_in_hand >= _MAX_BYTES_IN_HAND:
             return ()
         ready = [
@@ -288,7 +294,9 @@ class Stage:
 
     def _owe(self, emissions: Sequence[Emission]) -> None:
         owed = self._owed
-        for entry, _, _ in emissions:
+        for entry, _, _, finished in emissions:
+            if not finished:
+                continue
             place = Place(entry.stream, entry.partition)
             if place in owed:
                 owed[place].append(entry.offset)

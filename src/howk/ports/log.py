@@ -25,8 +25,15 @@ group at a time. What is fetched and not finished stays the caller's; the engine
 number of records ahead of it. A record whose bytes on disk are damaged is handed out with `value` as it was found
 and `damage` set: it is the caller's to dead-letter and finish it.
 
-**Tables.** A value of `b""` is a tombstone: the key is gone. `replay(table)` gives the live rows as they were at one
-instant, in batches; what was appended before the call is among them.
+**Tables.** A value of `b""` is a tombstone: the key is gone. `replay(table, prefix)` gives the live rows whose key
+begins with the prefix, as they were at one instant, in batches; what was appended before the call is among them.
+`follow(table, wake)` gives a table's live rows and then its changes, for a part that holds it in memory. After the last
+value of a key that a fetch has given, no earlier one comes; values that were replaced before they were fetched may be
+left out, a value may come again, and a removal comes as its tombstone. **A fetch gives nothing only when everything
+whose append was answered before the call has been given**: so a part that has read until nothing came knows every such
+write, whoever made it, and that is how a write governs what begins after its answer. (Kafka: the end offsets are asked
+for when there is nothing at hand.) A fetch that is cancelled or raises `Transient` loses nothing; two at once are the
+caller's mistake. A follower that does not fetch holds at most the last value of each key that changed.
 
 **Read.** `read(stream, partition, start, stop)` gives records by offset, for rebuilding: in order, in batches, gaps
 allowed, nothing at or past `stop`. `bounds` gives the earliest offset kept and the offset that comes next.
@@ -112,6 +119,18 @@ class Consumer(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """One reading of a table: its rows, then its changes."""
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        """At most `limit` of what was not given yet; none at the end that the table had at the call."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether `fetch` may give something."""
+        ...
+
+
 class Log(Protocol):
     """See the module for the contract."""
 
@@ -122,7 +141,9 @@ class Log(Protocol):
 
     async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer: ...
 
-    def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]: ...
+    def replay(self, table: str, prefix: str = "") -> AsyncIterator[Sequence[Entry]]: ...
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower: ...
 
     def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]: ...
 

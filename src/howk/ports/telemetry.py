@@ -37,6 +37,9 @@ REQUESTS = Metric("howk_http_requests_total", "counter", "Requests answered", ("
 STALE = Metric("howk_stale_records_total", "counter", "Delivery records finished unsent because they were not current")
 STAGE_RETRIES = Metric("howk_stage_retries_total", "counter", "Calls of a stage that have to be made again", ("stage",))
 SLOW_LANE = Metric("howk_slow_lane_total", "counter", "Delivery records put into the slow lane")
+HELD = Metric("howk_held", "gauge", "Deliveries that are held, by what holds them", ("reason",))
+CIRCUITS_OPEN = Metric("howk_circuits_open", "gauge", "Endpoints whose breaker is not closed")
+CIRCUIT_MOVES = Metric("howk_circuit_transitions_total", "counter", "Breakers that came into a state", ("to",))
 POISON = Metric(
     "howk_poison_records_total", "counter", "Records that made their room fail, and were refused", ("stage",)
 )
@@ -69,6 +72,9 @@ METRICS: tuple[Metric, ...] = (
     STALE,
     STAGE_RETRIES,
     SLOW_LANE,
+    HELD,
+    CIRCUITS_OPEN,
+    CIRCUIT_MOVES,
     POISON,
     DIALS,
     REUSES,
@@ -101,6 +107,11 @@ Event = Literal[
     "lines_dropped",
     "certificate_renewed",
     "certificate_refused",
+    "breaker_opened",
+    "breaker_closed",
+    "endpoint_disabled",
+    "endpoint_enabled",
+    "endpoint_paused",
 ]
 
 ATTEMPT_LEVELS: Mapping[str, Level] = {
@@ -108,6 +119,8 @@ ATTEMPT_LEVELS: Mapping[str, Level] = {
     "failed": "warning",
     "rejected": "warning",
     "undecodable": "warning",
+    "held": "debug",
+    "cancelled": "info",
 }
 """The level of the line of an attempt, by its outcome. What went well is `debug`: at full load its lines cost more than
 the 3 µs a delivery that they may."""

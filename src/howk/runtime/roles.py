@@ -17,11 +17,11 @@ _MISSING: dict[Role, str] = {
 
 class Rebuilding(NamedTuple):
     """How the role reconciler goes about it: `progress` is told the share that is done, and `whole` at the end how many
-    deliveries wait for a retry and how many statuses are kept."""
+    deliveries wait for a retry and how many statuses are kept of ended ones."""
 
     from_beginning: bool = False
     progress: Callable[[float], None] = lambda _: None
-    whole: Callable[[int, int], None] = lambda _waiting, _statuses: None
+    whole: Callable[[int, int], None] = lambda _waiting, _ended: None
 
 
 def named(roles: Collection[Role]) -> str:

@@ -134,6 +134,8 @@ class _Service:
         gc.set_threshold(*_GC_THRESHOLDS)
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
+        if not await self._knows_configs(house):
+            return 0
         server = self._server(house, trusted)
         url = url_of(door, tls=self._certificate is not None)
         self._say_start(url, trusted)
@@ -141,7 +143,8 @@ class _Service:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
             if "worker" in self._roles:
-                self._loops.append(group.create_task(house.deliver_stage.run()))
+                self._loops.append(group.create_task(house.pace.run()))
+            self._loops.append(group.create_task(house.control.run()))
             self._loops.append(group.create_task(self._open(house, group)))
             self._announce(url)
             await self._stop.wait()
@@ -151,11 +154,35 @@ class _Service:
         self._reporter.say("stopped", "howk has stopped")
         return code
 
+    async def _knows_configs(self, house: House) -> bool:
+        """Read what configs set before the door is served and an attempt is made, which both act on it; False when howk
+        is to stop before that could be done."""
+        reading = asyncio.ensure_future(insist(house.configs.catch_up, "control", self._metrics, self._reporter))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if reading.done():
+            reading.result()
+            return True
+        reading.cancel()
+        return False
+
     async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
         """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
         from_beginning = self._rebuilding.from_beginning
+        begun = False
+
+        def deliver() -> None:
+            nonlocal begun
+            if "worker" in self._roles and not begun:
+                begun = True
+                self._loops.append(group.create_task(house.deliver_stage.run()))
+
         await insist(
-            lambda: house.reconcile.recover(from_beginning=from_beginning), "reconcile", self._metrics, self._reporter
+            lambda: house.reconcile.recover(from_beginning=from_beginning, on_stops=deliver),
+            "reconcile",
+            self._metrics,
+            self._reporter,
         )
         await insist(house.recall.turn, "keys", self._metrics, self._reporter)
         if "api" in self._roles:
@@ -163,6 +190,7 @@ class _Service:
         if "worker" in self._roles:
             self._loops.append(group.create_task(house.settle_stage.run()))
             await house.settle_stage.caught_up()
+            house.deliver.open_turns()
             house.deliver_stage.open_lanes()
         if "scheduler" in self._roles:
             # Without a settle that has caught up it may claim a retry that was made: the worker's gate, which opens
@@ -170,7 +198,8 @@ class _Service:
             self._loops.append(group.create_task(house.schedule.run()))
         self._recovered = True
         if "reconciler" in self._roles:
-            self._rebuilding.whole(*await house.engines.state.counts())
+            found = await house.engines.state.statistics(SystemClock().now())
+            self._rebuilding.whole(found.waiting, found.ended)
             self._stop.set()
 
     def _server(self, house: House, trusted: Trust) -> Server:
@@ -192,6 +221,8 @@ class _Service:
             Refusals(self._reporter),
             dependencies(house.engines),
             "" if "api" in self._roles else named(self._roles),
+            configs=house.configs,
+            command=house.command,
         )
         bounds = Bounds(api.read_timeout, api.write_timeout, _KEEP_ALIVE, room_for_connections())
         tls = self._certificate.context if self._certificate else None
@@ -231,7 +262,9 @@ class _Service:
         server.should_exit = True
         house.schedule.close()
         house.keys.close()
+        house.control.close()
         house.deliver_stage.close()
+        house.deliver.stop()
         drained = asyncio.ensure_future(self._drained(house, serving))
         aborted = asyncio.ensure_future(self._abort.wait())
         await asyncio.wait(

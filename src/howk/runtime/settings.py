@@ -55,7 +55,7 @@ class Delivery:
     response_capture: int = active(size(), "16KiB", "Part of a response's body that is kept.")
     max_age: float = active(DURATION, "14d", "Time after which a delivery that has not ended is given up.")
     max_delay_ahead: float = active(DURATION, "30d", "Furthest `deliver_at` may lie ahead.")
-    fresh_rate: float = planned(RATE, "1000", "First attempts of one scope before the rest takes the slow lane.")
+    fresh_rate: float = active(RATE, "1000", "First attempts of one scope before the rest takes the slow lane.")
     drain: float = active(DURATION_OR_ZERO, "35s", "Time that attempts under way get to end when howk stops.")
     allow_private_networks: bool | None = active(
         optional(BOOL), "", "Whether receivers in private networks may be called; unset leaves it to howk."
@@ -85,21 +85,21 @@ class Retry:
 class CircuitBreaker:
     """When calls to a failing endpoint are held back."""
 
-    failure_threshold: int = planned(COUNT, "5", "Failures within the window that open the breaker.")
-    failure_ratio: float = planned(RATIO, "0.5", "Least share of failures in the window that opens it.")
-    failure_window: float = planned(DURATION, "60s", "Time over which results are counted.")
-    recovery_timeout: float = planned(DURATION, "5m", "Time from opening to the first probe.")
-    probe_interval: float = planned(DURATION, "60s", "Time between probes that fail.")
-    success_threshold: int = planned(COUNT, "2", "Good probes in a row that close it.")
+    failure_threshold: int = active(COUNT, "5", "Failures within the window that open the breaker.")
+    failure_ratio: float = active(RATIO, "0.5", "Least share of failures in the window that opens it.")
+    failure_window: float = active(DURATION, "60s", "Time over which results are counted.")
+    recovery_timeout: float = active(DURATION, "5m", "Time from opening to the first probe.")
+    probe_interval: float = active(DURATION, "60s", "Time between probes that fail.")
+    success_threshold: int = active(COUNT, "2", "Good probes in a row that close it.")
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
     """How much of howk one receiver may occupy."""
 
-    max_inflight_per_endpoint: int = planned(COUNT, "50", "Most calls under way to one endpoint.")
-    max_inflight_per_domain: int = planned(COUNT_OR_ZERO, "0", "Most calls under way to one domain; 0 sets no limit.")
-    slow_lane_rate: float = planned(RATE, "20", "Calls to one endpoint while it recovers.")
+    max_inflight_per_endpoint: int = active(COUNT, "50", "Most calls under way to one endpoint.")
+    max_inflight_per_domain: int = active(COUNT_OR_ZERO, "0", "Most calls under way to one domain; 0 sets no limit.")
+    slow_lane_rate: float = active(RATE, "20", "Calls a second to one endpoint when it recovers; it doubles every 5 s.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ class Scheduler:
 class TTL:
     """How long hot state remembers."""
 
-    circuit_state_ttl: float = planned(DURATION, "24h", "State of a breaker that sees no traffic.")
+    circuit_state_ttl: float = active(DURATION, "24h", "State of an open breaker that sees no traffic.")
     status_ttl: float = active(DURATION, "168h", "Status of a delivery, from its end.")
     status_max: int = active(COUNT, "2000000", "Most statuses of ended deliveries; the oldest go first.")
-    stats_ttl: float = planned(DURATION, "48h", "Statistics.")
+    stats_ttl: float = active(DURATION, "48h", "Counts behind GET /stats; below 24h its day is shorter.")
     idempotency_ttl: float = active(DURATION, "24h", "Idempotency keys, from acceptance.")
     retry_data_ttl: float = planned(DURATION, "168h", "Accepted for the Go system's files: retry data never expires.")
 

@@ -14,17 +14,25 @@ from typing import NamedTuple
 from howk._version import __version__
 from howk.adapters.embedded import inspection
 from howk.adapters.embedded.directory import Directory, write_durably
+from howk.adapters.embedded.endpoints import Holding
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.sender import OutboundSender
+from howk.domain.breaker import BreakerPolicy
 from howk.domain.errors import Permanent
 from howk.domain.forward_proxy import parse_proxy
+from howk.domain.pacing import PaceLimits
 from howk.domain.records import PENDING, RESULTS, SLOW
 from howk.domain.retry import RetryPolicy
 from howk.domain.sealing import Sealer
+from howk.domain.settlement import Rules
+from howk.domain.turns import TurnLimits
 from howk.flow import deliver, settle
-from howk.flow.deliver import Deliver, DeliverOptions
+from howk.flow.attempt import DeliverOptions
+from howk.flow.command import Command
+from howk.flow.configs import ConfigOptions, Configs
+from howk.flow.deliver import Deliver, Patience
 from howk.flow.ingest import Ingest, IngestOptions
 from howk.flow.journal import Journal
 from howk.flow.recall import Recall
@@ -42,6 +50,9 @@ from howk.runtime.keys import open_sealer
 from howk.runtime.settings import Settings, unbuilt_engines
 
 _SETTLE_WINDOW = 1_024
+# A sixteenth of what may wait holds a burst of 500 to one endpoint.
+_MOST_PATIENT = 10_240
+_MOST_PATIENT_BYTES = 24 << 20
 _FRESH_WEIGHT = 4
 _LONGEST_POLL = 1.0
 _RANDOM_BLOCK = 4_096
@@ -102,13 +113,17 @@ class House:
 
     engines: Engines
     ingest: Ingest
+    command: Command
     deliver: Deliver
     reconcile: Reconcile
     deliver_stage: Stage
+    pace: Ticker
     settle_stage: Stage
     schedule: Ticker
     recall: Recall
     keys: Ticker
+    configs: Configs
+    control: Ticker
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +145,13 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
             )
         log = EmbeddedLog.open(directory, tools.clock)
         stack.push_async_callback(log.close)
-        keep = Keep(round(ttl.status_ttl * 1000), ttl.status_max, round(ttl.idempotency_ttl * 1000))
+        keep = Keep(
+            round(ttl.status_ttl * 1000),
+            ttl.status_max,
+            round(ttl.idempotency_ttl * 1000),
+            round(ttl.stats_ttl * 1000),
+            _holding(settings),
+        )
         state = EmbeddedState.open(directory, keep, tools.clock)
         stack.push_async_callback(state.close)
         sender = OutboundSender(_sender_options(settings, trust))
@@ -159,6 +180,10 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     )
     ticker = Ticker("schedule", schedule.turn, clock, meter, reporter)
     recall = Recall(journal, state, clock, reporter, ttl=round(settings.ttl.idempotency_ttl * 1000))
+    configs = Configs(
+        journal, sealer, clock, random, reporter, ConfigOptions(backoff, redact), wake=lambda: control.wake_by(0)
+    )
+    control = Ticker("control", configs.turn, clock, meter, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
     sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
     taking = IngestOptions(
@@ -169,18 +194,45 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         backoff,
         max_age=round(delivery.max_age * 1000),
         max_delay_ahead=round(delivery.max_delay_ahead * 1000),
+        fresh_rate=delivery.fresh_rate,
     )
-    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending)
-    settling = Settle(state, backoff, meter, ticker.wake_by)
+
+    def wake(due: int) -> None:
+        pace.wake_by(due)
+
+    delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending, configs, _patience(settings), wake)
+    pace = Ticker("pace", delivering.turn, clock, meter, reporter)
+    rules = Rules(backoff, _breaker(settings))
+    settling = Settle(state, rules, meter, reporter, ticker.wake_by, delivering.ended)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
+    deliver_stage = Stage(
+        deliver.GROUP,
+        delivering,
+        lanes,
+        journal,
+        delivery.max_in_flight + 2 * _MOST_PATIENT,
+        meter,
+        reporter,
+        appetite=delivering.appetite,
+    )
     return House(
         engines=engines,
-        ingest=Ingest(journal, state, sealer, clock, random, meter, taking),
-        deliver=delivering,
-        reconcile=Reconcile(
-            journal, state, backoff, clock, meter, reporter, deliver=deliver.GROUP, settle=settle.GROUP
+        ingest=Ingest(
+            journal,
+            state,
+            sealer,
+            clock,
+            random,
+            meter,
+            taking,
+            configs.defaults,
+            lambda: deliver_stage.backlog().get(PENDING, 0),
         ),
-        deliver_stage=Stage(deliver.GROUP, delivering, lanes, journal, delivery.max_in_flight, meter, reporter),
+        command=Command(journal, state, clock, random),
+        deliver=delivering,
+        reconcile=Reconcile(journal, state, rules, clock, meter, reporter, deliver=deliver.GROUP, settle=settle.GROUP),
+        deliver_stage=deliver_stage,
+        pace=pace,
         settle_stage=Stage(
             settle.GROUP,
             settling,
@@ -195,6 +247,44 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         schedule=ticker,
         recall=recall,
         keys=Ticker("keys", recall.turn, clock, meter, reporter),
+        configs=configs,
+        control=control,
+    )
+
+
+def _holding(settings: Settings) -> Holding:
+    held = settings.concurrency
+    # A probe that has not come back by then never will.
+    lease = 2 * settings.delivery.timeout + settings.scheduler.lock_timeout
+    return Holding(
+        held.max_inflight_per_endpoint,
+        held.slow_lane_rate,
+        lease,
+        idle_after=settings.ttl.circuit_state_ttl,
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    held = settings.concurrency
+    pace = PaceLimits(
+        slots=settings.delivery.max_in_flight,
+        window=_MOST_PATIENT,
+        window_bytes=_MOST_PATIENT_BYTES,
+        per_endpoint=held.max_inflight_per_endpoint,
+        per_domain=held.max_inflight_per_domain,
+    )
+    return Patience(pace, TurnLimits(_MOST_PATIENT, _MOST_PATIENT_BYTES))
+
+
+def _breaker(settings: Settings) -> BreakerPolicy:
+    breaker = settings.circuit_breaker
+    return BreakerPolicy(
+        breaker.failure_threshold,
+        breaker.failure_ratio,
+        round(breaker.failure_window * 1000),
+        round(breaker.recovery_timeout * 1000),
+        round(breaker.probe_interval * 1000),
+        breaker.success_threshold,
     )
 
 

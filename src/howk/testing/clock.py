@@ -18,3 +18,7 @@ class ManualClock:
         """Let wall time and monotonic time pass."""
         self._now += milliseconds
         self._elapsed += milliseconds / 1000
+
+    def step(self, milliseconds: int) -> None:
+        """Set wall time back or ahead, as an operator does."""
+        self._now += milliseconds

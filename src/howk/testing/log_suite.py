@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from howk.domain.errors import Full, Transient
 from howk.domain.records import PENDING, RESULTS, STATE
-from howk.ports.log import Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.ports.log import Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
 
 _T = TypeVar("_T")
 
@@ -55,6 +55,34 @@ class Reading:
         while not taken or taken[-1].value != value:
             taken += await self.some(1)
         return taken[:-1]
+
+
+class Holder:
+    """A part that holds a table in memory. `went_back` are the keys that were given an earlier value after a later one,
+    where values rise."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+        self.rows: dict[str, bytes] = {}
+        self.went_back: list[str] = []
+
+    async def step(self, limit: int = 100) -> bool:
+        """Take what one fetch gives; whether it was the end."""
+        batch = await self.follower.fetch(limit)
+        assert len(batch) <= limit, f"fetch({limit}) gave {len(batch)} rows"
+        for entry in batch:
+            if entry.value < self.rows.get(entry.key, b""):
+                self.went_back.append(entry.key)
+            if entry.value:
+                self.rows[entry.key] = entry.value
+            else:
+                self.rows.pop(entry.key, None)
+        return not batch
+
+    async def catch_up(self) -> None:
+        """Take everything until a fetch gives nothing."""
+        while not await self.step():
+            pass
 
 
 class LogSuite(ABC):
@@ -400,6 +428,100 @@ class LogSuite(ABC):
             assert sorted(entry.key for entry in found) == [f"{n:05}" for n in range(many)]
             assert len(await rows(log, self.table)) == many // 2 + 1
 
+    # Following a table
+
+    async def test_a_follower_is_given_the_rows_that_are_there_and_then_every_change(self) -> None:
+        async with self.opened() as log:
+            await log.append([Record(self.table, key, b"1") for key in ("kept", "changed", "removed")])
+            await log.append([Record(self.table, "gone before", b"1"), Record(self.table, "gone before", b"")])
+        async with self.opened() as log:
+            holder = Holder(await log.follow(self.table, lambda: None))
+            await holder.catch_up()
+            assert holder.rows == {"kept": b"1", "changed": b"1", "removed": b"1"}
+            await log.append([Record(self.table, "changed", b"2"), Record(self.table, "removed", b"")])
+            await log.append([Record(self.table, "new", b"1")])
+            await holder.catch_up()
+            assert holder.rows == {"kept": b"1", "changed": b"2", "new": b"1"} == await rows(log, self.table)
+
+    async def test_a_write_that_was_answered_is_given_before_a_fetch_that_gives_nothing(self) -> None:
+        # Before the first reading, in the midst of it, and at every step after it.
+        async with self.opened() as log:
+            await log.append([Record(self.table, f"{n:03}", b"old") for n in range(50)])
+            holder = Holder(await log.follow(self.table, lambda: None))
+            await log.append([Record(self.table, "early", b"1")])
+            await holder.step(10)
+            await log.append([Record(self.table, "000", b"new"), Record(self.table, "049", b"")])
+            await holder.catch_up()
+            assert holder.rows == await rows(log, self.table)
+            for n in range(50):
+                await log.append([Record(self.table, "row", b"%d" % n), Record(self.table, f"{n:03}", b"")])
+                await holder.catch_up()
+                assert holder.rows.get("row") == b"%d" % n
+                assert f"{n:03}" not in holder.rows
+            assert holder.rows == await rows(log, self.table) == {"early": b"1", "row": b"49"}
+
+    async def test_no_value_that_was_replaced_is_given_after_the_one_that_replaced_it(self) -> None:
+        turns, keys = 120, 400
+        async with self.opened() as log:
+            await log.append([Record(self.table, f"{key:03}", b"000") for key in range(keys)])
+            holder = Holder(await log.follow(self.table, lambda: None))
+            done = asyncio.Event()
+
+            async def change() -> None:
+                for turn in range(1, turns):
+                    await log.append([Record(self.table, f"{key:03}", b"%03d" % turn) for key in range(keys)])
+                done.set()
+
+            async def hold() -> None:
+                while not done.is_set():
+                    await holder.step(37)
+                    # An engine may answer at once: the others are to have their turn.
+                    await asyncio.sleep(0)
+
+            async with asyncio.timeout(self.patience * 2):
+                await asyncio.gather(change(), hold())
+            await holder.catch_up()
+            assert holder.went_back == []
+            assert holder.rows == await rows(log, self.table)
+
+    async def test_no_wake_of_a_follower_is_missed(self) -> None:
+        woken = asyncio.Event()
+        async with self.opened() as log:
+            holder = Holder(await log.follow(self.table, woken.set))
+            await holder.catch_up()
+            for n in range(50):
+                woken.clear()
+                assert not holder.follower.ready()
+                await log.append([Record(self.table, "row", b"%d" % n), Record(self.stream, "a", b"1")])
+                async with asyncio.timeout(self.patience):
+                    await woken.wait()
+                assert holder.follower.ready()
+                await holder.catch_up()
+                assert holder.rows == {"row": b"%d" % n}
+
+    async def test_a_cancelled_fetch_of_a_follower_loses_nothing(self) -> None:
+        async with self.opened() as log:
+            await log.append([Record(self.table, f"{n:03}", b"1") for n in range(200)])
+            holder = Holder(await log.follow(self.table, lambda: None))
+            for n in range(20):
+                fetch = asyncio.ensure_future(holder.step(20))
+                await asyncio.sleep(0)
+                fetch.cancel()
+                await asyncio.wait([fetch])
+                await log.append([Record(self.table, f"{n:03}", b"2")])
+            await holder.catch_up()
+            assert holder.rows == await rows(log, self.table)
+
+    async def test_each_follower_is_given_everything(self) -> None:
+        async with self.opened() as log:
+            await log.append([Record(self.table, "before", b"1")])
+            holders = [Holder(await log.follow(self.table, lambda: None)) for _ in range(2)]
+            await holders[0].catch_up()
+            await log.append([Record(self.table, "after", b"1")])
+            for holder in holders:
+                await holder.catch_up()
+                assert holder.rows == {"before": b"1", "after": b"1"}
+
     # Read, bounds, trim
 
     async def test_read_gives_a_range_in_order_and_nothing_past_its_end(self) -> None:
@@ -519,6 +641,7 @@ class LogSuite(ABC):
             "append": lambda: log.append([Record(self.stream, "a", b"2")]),
             "consume": lambda: log.consume(self.stream, "group", lambda: None),
             "replay": lambda: listed(log.replay(self.table)),
+            "follow": lambda: log.follow(self.table, lambda: None),
             "read": lambda: listed(log.read(self.stream, 0, 0, 1)),
             "bounds": lambda: log.bounds(self.stream),
             "progress": lambda: log.progress(self.stream, "group"),

@@ -6,56 +6,43 @@ beside the subclass.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import asynccontextmanager
 
-from howk.domain.delivery import Standing, State, Status
-from howk.domain.errors import Conflict, Transient
+from howk.domain.delivery import Standing, Status
+from howk.domain.errors import Transient
 from howk.domain.idempotency import End, Verdict
-from howk.ports.clock import Clock
-from howk.ports.state import Ask, Claim, Effect, Follow, HotState, KeyAsk, KeyEnd
+from howk.domain.windows import DAY, HOUR, Window
+from howk.ports.state import Ask, Claim, Effect, Follow
 from howk.testing.clock import ManualClock
+from howk.testing.holding_suite import HoldingSuite
+from howk.testing.state_samples import (
+    LEASE,
+    NOW,
+    OVER,
+    ask,
+    asked,
+    conflicts,
+    counts,
+    dead,
+    deferred,
+    due,
+    end_of,
+    ended,
+    happened,
+    nothing_due,
+    passes,
+    pending,
+    read_whole,
+    stand,
+    states,
+    verdicts,
+    waiting,
+    waits_for_keys,
+    windows,
+)
 
-LEASE = 3_600.0
-"""Seconds that no test lives to see the end of."""
-OVER = 0.0
-"""A lease that has ended when it is given."""
 
-
-class StateSuite(ABC):
+class StateSuite(HoldingSuite):
     """What every hot state promises; see `howk.ports.state` for the words. Each test has a storage of its own."""
-
-    status_ttl = 60_000
-    """Milliseconds that the engine is to keep ended statuses."""
-    status_max = 20
-    """How many ended statuses the engine is to keep."""
-    key_ttl = 86_400_000
-    """Milliseconds that the engine is to keep idempotency keys."""
-
-    @abstractmethod
-    async def open_state(self, clock: Clock) -> HotState:
-        """Open the storage of the running test: missing at first, and as it was left after `close_state`."""
-
-    async def close_state(self, state: HotState) -> None:
-        """Close what `open_state` has opened, cleanly, so that it can be opened again."""
-        await state.close()
-
-    @asynccontextmanager
-    async def opened(self, clock: Clock | None = None) -> AsyncGenerator[HotState]:
-        """A hot state as it is found, closed at the end whatever happens."""
-        state = await self.open_state(clock or ManualClock())
-        try:
-            yield state
-        finally:
-            await self.close_state(state)
-
-    @asynccontextmanager
-    async def whole(self, clock: Clock | None = None) -> AsyncGenerator[HotState]:
-        """A hot state that is empty and valid."""
-        async with self.opened(clock) as state:
-            await (await state.rebuild()).seal({})
-            yield state
 
     # Accept
 
@@ -80,7 +67,7 @@ class StateSuite(ABC):
 
     async def test_an_accept_that_comes_after_the_gate_leaves_the_delivery_in_flight(self) -> None:
         async with self.whole() as state:
-            await state.gate([ask("a")])
+            await passes(state, [ask("a")])
             await state.accept([pending("a")])
             assert await states(state, ["a"]) == ["delivering"]
 
@@ -90,7 +77,7 @@ class StateSuite(ABC):
         async with self.whole() as state:
             await state.accept([pending("fresh")])
             await state.apply([waiting("retried", 2, 10)], {0: 1})
-            assert list(await state.gate([ask("fresh"), ask("retried", gen=2)])) == [True, True]
+            assert await passes(state, [ask("fresh"), ask("retried", gen=2)]) == [True, True]
             assert await states(state, ["fresh", "retried"]) == ["delivering", "delivering"]
 
     async def test_the_gate_stops_what_is_no_longer_current(self) -> None:
@@ -104,34 +91,42 @@ class StateSuite(ABC):
                 ask("ended", gen=0),
                 ask("ended", gen=2),
             ]
-            assert list(await state.gate(asks)) == [False] * len(asks)
+            assert await passes(state, asks) == [False] * len(asks)
             assert await states(state, ["waits", "ended"]) == ["failed", "delivered"]
 
     async def test_the_gate_lets_an_unknown_first_attempt_pass_and_knows_it_from_then_on(self) -> None:
         async with self.whole() as state:
             asked = Ask("a", 1, 0, "app", 1, 5, 77)
-            assert list(await state.gate([asked])) == [True]
+            assert await passes(state, [asked]) == [True]
             shown = Status(id="a", scope="app", state="delivering", max_attempts=5, created_at=77)
             assert list(await state.status(["a"])) == [shown]
-            assert list(await state.standing(["a"])) == [Standing(1, 0, False)]
+            assert await stand(state, ["a"]) == [Standing(1, 0, False)]
+
+    async def test_an_unknown_first_attempt_in_a_turn_is_known_with_its_ordering_key(self) -> None:
+        async with self.whole() as state:
+            asked = Ask("a", 1, 0, "app", 1, 5, 77, "ep_1", "ep_1/cart/42", 3)
+            assert await passes(state, [asked]) == [True]
+            (shown,) = await state.status(["a"])
+            assert shown is not None
+            assert shown.ordering_key == "cart/42"
 
     async def test_the_gate_stops_an_unknown_later_attempt_and_learns_nothing_of_it(self) -> None:
         async with self.whole() as state:
-            assert list(await state.gate([ask("a", gen=1), ask("b", series=2)])) == [False, False]
-            assert list(await state.standing(["a", "b"])) == [None, None]
+            assert await passes(state, [ask("a", gen=1), ask("b", series=2)]) == [False, False]
+            assert await stand(state, ["a", "b"]) == [None, None]
 
     async def test_the_gate_judges_each_record_of_a_batch_in_its_place(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting("w", 1, 10)], {0: 1})
             asks = [ask("a"), ask("w", gen=0), ask("a", gen=1), ask("w", gen=1), ask("b", gen=4)]
-            assert list(await state.gate(asks)) == [True, False, False, True, False]
+            assert await passes(state, asks) == [True, False, False, True, False]
 
     async def test_a_record_that_comes_twice_stays_current_while_it_is_in_flight(self) -> None:
         # A crash repeats what was in flight: the repeat must pass, or the delivery would hang.
         async with self.whole() as state:
-            assert list(await state.gate([ask("a"), ask("a")])) == [True, True]
-            assert list(await state.gate([ask("a")])) == [True]
-            assert (await state.counts()).statuses == 1
+            assert await passes(state, [ask("a"), ask("a")]) == [True, True]
+            assert await passes(state, [ask("a")]) == [True]
+            assert (await state.statistics(7)).last_1h.received == 1
 
     # Standing and status
 
@@ -139,8 +134,8 @@ class StateSuite(ABC):
         async with self.whole() as state:
             await state.accept([pending("p")])
             await state.apply([waiting("w", 3, 10), ended("e", 1), dead("d", 2)], {0: 1})
-            found = await state.standing(["d", "?", "w", "p", "e", "w"])
-        assert list(found) == [
+            found = await stand(state, ["d", "?", "w", "p", "e", "w"])
+        assert found == [
             Standing(1, 2, True),
             None,
             Standing(1, 3, False),
@@ -192,7 +187,7 @@ class StateSuite(ABC):
             await state.apply([waiting("a", 1, 10)], {0: 1})
             await state.apply([dead("a", 1)], {0: 2})
             assert await due(state, 1_000) == []
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
 
     async def test_a_new_due_time_replaces_the_one_before(self) -> None:
         async with self.whole() as state:
@@ -215,10 +210,10 @@ class StateSuite(ABC):
     async def test_what_is_due_is_claimed_earliest_first_up_to_the_limit(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting(f"d{at}", 1, at) for at in (40, 10, 30, 20, 50)], {0: 1})
-            first, next_due, _ = await state.claim(45, 3, LEASE)
+            first, next_due, *_ = await state.claim(45, 3, LEASE)
             assert [claim.id for claim in first] == ["d10", "d20", "d30"]
             assert next_due == 40
-            second, next_due, _ = await state.claim(45, 3, LEASE)
+            second, next_due, *_ = await state.claim(45, 3, LEASE)
             assert [claim.id for claim in second] == ["d40"]
             assert next_due == 50
 
@@ -240,17 +235,17 @@ class StateSuite(ABC):
             assert [claim.id for claim in await due(state, 10)] == ["a"]
             assert [claim.id for claim in await due(state, 100)] == ["b"]
             assert await due(state, 100) == []
-            assert (await state.counts()).waiting == 2
+            assert (await state.statistics(NOW)).waiting == 2
 
     async def test_what_is_released_is_no_longer_due(self) -> None:
         async with self.whole() as state:
             await state.apply([waiting("a", 1, 10), waiting("b", 1, 20)], {0: 1})
             claims = await due(state, 100)
             await state.release(claims[:1])
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(NOW)).waiting == 1
             await state.release(claims)
             await state.release(claims)
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
             assert await nothing_due(state, 100) == 0
             assert await states(state, ["a", "b"]) == ["failed", "failed"]
 
@@ -268,9 +263,9 @@ class StateSuite(ABC):
             lost = await due(state, 10, OVER)
             held = await due(state, 10)
             await state.release(lost)
-            assert (await state.counts()).waiting == 1
+            assert (await state.statistics(NOW)).waiting == 1
             await state.release(held)
-            assert (await state.counts()).waiting == 0
+            assert (await state.statistics(NOW)).waiting == 0
 
     async def test_a_release_does_not_touch_what_settle_has_scheduled_since(self) -> None:
         async with self.whole() as state:
@@ -302,7 +297,7 @@ class StateSuite(ABC):
             found = (("a", 1, 1), ("b", 1, 1), ("c", 2, 1), ("?", 1, 0))
             await state.release([Claim(*key, b"", 0) for key in found])
             assert sorted(claim.id for claim in await due(state, 100)) == ["b", "c"]
-            assert list(await state.gate([ask("a", gen=1)])) == [True]
+            assert await passes(state, [ask("a", gen=1)]) == [True]
 
     # Idempotency keys
 
@@ -458,15 +453,117 @@ class StateSuite(ABC):
                 (Verdict.BUSY, ""),
             ]
 
-    # Counts and bounds
+    # Counts
 
-    async def test_counts_say_how_many_wait_and_how_many_are_known(self) -> None:
+    async def test_statistics_say_how_many_wait_and_how_many_ended_ones_are_kept(self) -> None:
         async with self.whole() as state:
-            assert await state.counts() == (0, 0)
+            assert await counts(state) == (0, 0)
             await state.accept([pending("p")])
-            await state.gate([ask("g")])
-            await state.apply([waiting("w", 1, 10), ended("e", 0)], {0: 1})
-            assert await state.counts() == (1, 4)
+            await passes(state, [ask("g")])
+            await state.apply([waiting("w", 1, 10), ended("e", 0), dead("d", 0)], {0: 1})
+            assert await counts(state) == (1, 2)
+
+    # Windows
+
+    async def test_what_happened_counts_for_an_hour_and_a_day_from_its_own_time(self) -> None:
+        async with self.whole() as state:
+            effects = [
+                happened(ended("a", 0), NOW, "ep_a"),
+                happened(waiting("b", 1, 10), NOW, "ep_b"),
+                happened(dead("c", 0), NOW, "ep_a"),
+                happened(deferred("d"), NOW),
+            ]
+            await state.apply(effects, {0: 1})
+            once = Window(4, 1, 1, 1, 1, unique_endpoints=2)
+            for length, place in ((HOUR, 0), (DAY, 1)):
+                found = [await windows(state, NOW + length * 1000 + late) for late in (-1_000, 1_000)]
+                assert [two[place] for two in found] == [once, Window()]
+            assert await windows(state, NOW) == (once, once)
+            assert await windows(state, NOW + HOUR * 1000 + 1_000) == (Window(), once)
+
+    async def test_what_happened_earlier_and_is_applied_later_counts_where_it_belongs(self) -> None:
+        # Results that are settled after a stop.
+        async with self.whole() as state:
+            late = [happened(ended(f"{n}", 0), NOW - n * 1_000, "ep_a") for n in (0, 3_598, 3_602, 86_398, 86_402)]
+            await state.apply(late, {0: 1})
+            hour, day = await windows(state, NOW)
+            assert (hour.delivered, day.delivered) == (2, 4)
+            assert (hour.received, day.received) == (2, 4)
+
+    async def test_an_effect_below_the_watermark_counts_nothing_twice(self) -> None:
+        async with self.whole() as state:
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 5})
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 5})
+            assert (await windows(state, NOW))[0] == Window(1, 1, unique_endpoints=1)
+
+    async def test_an_effect_that_says_no_time_is_not_counted(self) -> None:
+        async with self.whole() as state:
+            await state.apply([ended("a", 0), waiting("b", 1, 10)], {0: 1})
+            assert await windows(state, NOW) == (Window(), Window())
+
+    async def test_a_delivery_is_received_once_however_often_it_is_noted(self) -> None:
+        async with self.whole() as state:
+            status = pending("a", at=NOW)
+            counted = Window(received=1)
+            await state.accept([status, status])
+            assert (await windows(state, NOW))[0] == counted
+            await passes(state, [ask("a")])
+            await state.accept([status])
+            assert (await windows(state, NOW))[0] == counted
+            assert (await windows(state, NOW + HOUR * 1000 + 1_000)) == (Window(), counted)
+            await state.apply([happened(waiting("a", 1, 10), NOW)], {0: 1})
+            await state.accept([status])
+            await state.apply([ended("a", 1)._replace(at=NOW)], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(1, 1, 1)
+
+    async def test_an_endpoint_counts_from_the_last_time_it_was_called(self) -> None:
+        async with self.whole() as state:
+            calls = [("a", "ep_a", 0), ("b", "ep_b", 0), ("c", "ep_a", 600), ("d", "ep_a", 300)]
+            for n, (id_, endpoint, second) in enumerate(calls):
+                await state.apply([happened(ended(id_, 0), NOW + second * 1000, endpoint)], {0: n + 1})
+            found = [await windows(state, NOW + second * 1000) for second in (600, 3_601, 4_199, 4_201)]
+            assert [hour.unique_endpoints for hour, _ in found] == [2, 1, 1, 0]
+            assert [day.unique_endpoints for _, day in found] == [2] * 4
+
+    async def test_a_restart_changes_nothing_in_the_windows(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("p", at=NOW), pending("a", at=NOW)])
+            await state.apply([happened(ended("a", 0), NOW, "ep_a")], {0: 1})
+            before = await windows(state, NOW)
+            assert before[0] == Window(2, 1, unique_endpoints=1)
+        async with self.opened() as state:
+            assert await windows(state, NOW) == before
+            await state.apply([happened(ended("p", 0), NOW, "ep_a")], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(2, 2, unique_endpoints=1)
+
+    async def test_a_rebuild_counts_what_it_is_told_and_what_is_pending(self) -> None:
+        async with self.whole() as state:
+            await state.accept([pending("p", at=NOW)])
+            await state.apply([happened(ended("forgotten", 0), NOW, "ep_b")], {0: 1})
+            rebuild = await state.rebuild()
+            await state.accept([pending("p", at=NOW)])
+            await rebuild.restore([Effect(pending("p", at=NOW)), Effect(pending("a", at=NOW))])
+            await rebuild.count([happened(waiting("w", 1, 10), NOW), happened(ended("a", 0), NOW, "ep_a")])
+            await rebuild.restore([ended("a", 0)])
+            await rebuild.restore([waiting("w", 1, 10)])
+            await rebuild.seal({0: 1})
+            assert (await windows(state, NOW))[0] == Window(3, 1, 1, unique_endpoints=1)
+            await state.apply([happened(ended("p", 0), NOW, "ep_a")], {0: 2})
+            assert (await windows(state, NOW))[0] == Window(3, 2, 1, unique_endpoints=1)
+
+    async def test_there_are_no_statistics_while_they_are_rebuilt(self) -> None:
+        async with self.whole() as state:
+            rebuild = await state.rebuild()
+            with_words = ""
+            try:
+                await state.statistics(NOW)
+            except Transient as error:
+                with_words = str(error)
+            assert with_words
+            await rebuild.seal({})
+            assert await counts(state) == (0, 0)
+
+    # Bounds
 
     async def test_over_the_bound_the_statuses_that_ended_first_are_dropped(self) -> None:
         many = self.status_max + 5
@@ -478,7 +575,7 @@ class StateSuite(ABC):
             found = await state.status([f"e{n:03}" for n in range(many)])
             assert [status is not None for status in found] == [False] * 5 + [True] * self.status_max
             assert await states(state, ["waits", "pending"]) == ["failed", "pending"]
-            assert await state.counts() == (1, self.status_max + 2)
+            assert await counts(state) == (1, self.status_max)
 
     async def test_a_delivery_that_ends_again_is_counted_once(self) -> None:
         async with self.whole() as state:
@@ -590,7 +687,7 @@ class StateSuite(ABC):
             assert not (await state.condition()).valid
             await second.seal({0: 1})
             assert await state.condition() == (True, "", {0: 1})
-            assert await state.counts() == (0, 0)
+            assert await counts(state) == (0, 0)
             assert await conflicts(first.seal({0: 99}))
 
     async def test_a_seal_that_a_new_rebuild_overtakes_leaves_hot_state_invalid(self) -> None:
@@ -605,7 +702,7 @@ class StateSuite(ABC):
         async with self.whole() as state:
             rebuild = await state.rebuild()
             await state.accept([pending("accepted")])
-            assert list(await state.gate([ask("accepted"), ask("unknown"), ask("retry", gen=1)])) == [True, True, False]
+            assert await passes(state, [ask("accepted"), ask("unknown"), ask("retry", gen=1)]) == [True, True, False]
             await rebuild.restore([waiting("retry", 1, 10)])
             await rebuild.seal({})
             assert await states(state, ["accepted", "unknown", "retry"]) == ["delivering", "delivering", "failed"]
@@ -641,93 +738,3 @@ class StateSuite(ABC):
             valid, reason, watermark = await state.condition()
         assert (valid, dict(watermark)) == (False, {})
         assert reason
-
-
-NOW = ManualClock().now()
-
-
-def pending(id_: str, scope: str = "app") -> Status:
-    """An accepted delivery."""
-    return Status(id=id_, scope=scope, state="pending", max_attempts=5, created_at=7)
-
-
-def waiting(id_: str, gen: int, due_at: int, record: bytes = b"{}", *, series: int = 1) -> Effect:
-    """A delivery that failed and waits."""
-    status = _status(id_, "failed", series, gen, next_retry_at=due_at, last_status_code=500, last_error="HTTP 500")
-    return Effect(status, due_at, record)
-
-
-def ended(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
-    """A delivery that was delivered."""
-    return Effect(_status(id_, "delivered", series, gen, delivered_at=at, ended_at=at))
-
-
-def dead(id_: str, gen: int, at: int = NOW, *, series: int = 1) -> Effect:
-    """A delivery that was given up."""
-    return Effect(_status(id_, "dead", series, gen, reason_type="exhausted", ended_at=at))
-
-
-def _status(id_: str, state: State, series: int, gen: int, **more: str | int) -> Status:
-    fields = {"attempts": gen + 1, "max_attempts": 5, "created_at": 7, **more}
-    return Status(id=id_, scope="app", state=state, series=series, gen=gen, **fields)  # pyright: ignore[reportArgumentType]
-
-
-def ask(id_: str, *, gen: int = 0, series: int = 1) -> Ask:
-    """The question of an attempt to be made."""
-    return Ask(id_, series, gen, "app", gen + 1, 5, 7)
-
-
-async def due(state: HotState, now: int, lease: float = LEASE) -> list[Claim]:
-    """What is due, claimed."""
-    return list((await state.claim(now, 1_000, lease)).due)
-
-
-async def nothing_due(state: HotState, now: int) -> int:
-    """When something will be, of a hot state that has nothing yet."""
-    found, next_due, _ = await state.claim(now, 1_000, LEASE)
-    assert not found
-    return next_due
-
-
-async def states(state: HotState, ids: Sequence[str]) -> list[str | None]:
-    """The words of these deliveries' statuses."""
-    return [status and status.state for status in await state.status(ids)]
-
-
-async def conflicts(call: Awaitable[None]) -> bool:
-    """Whether a call raises `Conflict`."""
-    try:
-        await call
-    except Conflict:
-        return True
-    return False
-
-
-def asked(key: str, body: str = "a", id_: str = "") -> KeyAsk:
-    """A request under a key; its body's hash is a letter."""
-    return KeyAsk(key, body * 64, id_ or f"id of {key}")
-
-
-def end_of(ask: KeyAsk, id_: str = "", at: int = NOW, end: End = "kept") -> KeyEnd:
-    """What became of it."""
-    return KeyEnd(ask.key, ask.body, id_ or ask.id, at, end)
-
-
-async def read_whole(state: HotState, ends: Sequence[KeyEnd] = (), offset: int = 0) -> None:
-    """These keys were read from `howk.keys`, up to its end at this offset."""
-    before = await state.accept(())
-    await state.accept((), ends, Follow(before, {**before, 0: offset}, whole=True))
-
-
-async def verdicts(state: HotState, asks: Sequence[KeyAsk], now: int = NOW) -> list[tuple[Verdict, str]]:
-    """The verdicts on keys and the ids that come with them."""
-    return [(answer.verdict, answer.id) for answer in await state.claim_keys(asks, now)]
-
-
-async def waits_for_keys(state: HotState) -> bool:
-    """Whether no key may be claimed yet."""
-    try:
-        await state.claim_keys([asked("?")], NOW)
-    except Transient:
-        return True
-    return False

@@ -3,29 +3,35 @@
 Everything that can be known of a request before its body is read is checked before. Times go out as RFC 3339.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec.json import encode
 
 from howk._version import __version__
-from howk.domain.delivery import Status
-from howk.domain.errors import Full, HowkError, Rejected
+from howk.domain.delivery import ENDED, Status
+from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.idempotency import body_hash
 from howk.domain.ids import is_delivery_id
+from howk.flow.command import Command
+from howk.flow.configs import Configs
 from howk.flow.ingest import Ingest
 from howk.flow.ingest import Request as Keyed
 from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
-from howk.web.envelope import read_batch, read_enqueue
+from howk.web.commands import ENDPOINT_VERBS, Cancelling, EndpointCommanded, already_ended, endpoint_shown
+from howk.web.configs import shown
+from howk.web.envelope import read_batch, read_config, read_endpoint, read_endpoint_query, read_enqueue
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
-from howk.web.openapi import document
+from howk.web.openapi import StatsAnswer, document
+from howk.web.page import PAGE_HEADERS, page
 from howk.web.problems import Headers, Problem, problem_of
 from howk.web.refusals import Refusals
+from howk.web.times import rfc3339
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +41,8 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
+_MAX_SMALL = 64 << 10
+_CANCEL = ":cancel"
 _ASIDE = frozenset({"/health", "/healthz", "/health/dependencies", "/ready", "/metrics"})
 _REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -57,6 +65,7 @@ class Request(NamedTuple):
     headers: Mapping[bytes, bytes]
     receive: Receive | None = None
     body: bytes = b""
+    query: bytes = b""
 
 
 class Limits(NamedTuple):
@@ -69,7 +78,7 @@ class Limits(NamedTuple):
 
 class App:
     """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
-    stands on."""
+    stands on; `now` is wall time in milliseconds. Without `configs` or `command` it has no routes of theirs."""
 
     def __init__(
         self,
@@ -83,6 +92,9 @@ class App:
         refusals: Refusals,
         dependencies: Sequence[Dependency] = (),
         aside: str = "",
+        configs: Configs | None = None,
+        command: Command | None = None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -94,6 +106,9 @@ class App:
         self._refusals = refusals
         self._dependencies = tuple(dependencies)
         self._aside = aside
+        self._configs = configs
+        self._now = now
+        self._command = command
         self._being_read = 0
         self._under_way = 0
 
@@ -101,7 +116,9 @@ class App:
         if scope["type"] != "http":
             return
         try:
-            reply = await self.respond(Request(scope["method"], scope["path"], dict(scope["headers"]), receive))
+            query = scope.get("query_string", b"")
+            headers = dict(scope["headers"])
+            reply = await self.respond(Request(scope["method"], scope["path"], headers, receive, query=query))
         except Gone:
             return
         await _send(send, reply)
@@ -145,6 +162,13 @@ class App:
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
+        if path.startswith("/config/"):
+            self._guard.check_key(request.headers)
+            return await self._of_config(request, path.split("/")[2:])
+        if path == "/stats":
+            _allow(request, "GET", "HEAD")
+            self._guard.check_key(request.headers)
+            return await self._stats()
         if path in ("/health", "/healthz"):
             _allow(request, "GET", "HEAD")
             return _json(200, {"status": "ok", "version": __version__}, "/health")
@@ -158,10 +182,13 @@ class App:
         if path == "/openapi.json":
             _allow(request, "GET", "HEAD")
             return Reply(200, document(), path, [_JSON])
+        if path == "/docs":
+            _allow(request, "GET", "HEAD")
+            return Reply(200, page(), path, PAGE_HEADERS)
         if path == "/metrics":
             _allow(request, "GET")
             return Reply(200, self._expose(), "/metrics", [_TEXT])
-        raise Problem(404, "not_found", f"there is no route {request.method} {path[:200]}")
+        raise _no_route(request)
 
     async def _webhooks(self, request: Request, parts: list[str]) -> Reply:
         match parts:
@@ -174,8 +201,24 @@ class App:
             case [webhook_id, "status"]:
                 _allow(request, "GET", "HEAD")
                 return await self._status(webhook_id)
+            case [named] if named.endswith(_CANCEL) and self._command is not None:
+                _allow(request, "POST")
+                return await self._cancel(named.removesuffix(_CANCEL), self._command)
             case _:
-                raise Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
+                raise _no_route(request)
+
+    async def _of_config(self, request: Request, parts: list[str]) -> Reply:
+        match parts:
+            case [config_id] if config_id and self._configs is not None:
+                return await self._config(request, config_id, self._configs)
+            case [config_id, "endpoints"] if self._command is not None:
+                _allow(request, "GET", "HEAD")
+                return await self._endpoint(request, config_id, self._command)
+            case [config_id, verb] if verb in ENDPOINT_VERBS and self._command is not None:
+                _allow(request, "POST")
+                return await self._endpoint_command(request, config_id, verb, self._command)
+            case _:
+                raise _no_route(request)
 
     async def _enqueue(self, request: Request, config_id: str) -> Reply:
         route = "/webhooks/{config_id}/enqueue"
@@ -218,8 +261,53 @@ class App:
     async def _status(self, webhook_id: str) -> Reply:
         found = (await self._state.status((webhook_id,)))[0] if is_delivery_id(webhook_id) else None
         if found is None:
-            raise Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
+            raise _no_webhook()
         return _json(200, view(found), "/webhooks/{webhook_id}/status")
+
+    async def _config(self, request: Request, config_id: str, configs: Configs) -> Reply:
+        route = "/config/{config_id}"
+        _allow(request, "GET", "HEAD", "PUT", "DELETE")
+        if request.method == "PUT":
+            body = await self._read(request, min(self._limits.request, _MAX_SMALL), "a config is never larger")
+            return _json(200, shown(await configs.put(config_id, read_config(body))), route)
+        if request.method == "DELETE":
+            if not await configs.remove(config_id):
+                raise _no_config()
+            return Reply(204, b"", route)
+        found = configs.defaults(config_id)
+        if found is None:
+            raise _no_config()
+        return _json(200, shown(found), route)
+
+    async def _stats(self) -> Reply:
+        found = await self._state.statistics(self._now())
+        return _json(200, StatsAnswer(found.last_1h, found.last_24h), "/stats")
+
+    async def _cancel(self, webhook_id: str, command: Command) -> Reply:
+        before = await command.cancel(webhook_id) if is_delivery_id(webhook_id) else None
+        if before is None:
+            await self._insist_on_all_being_known()
+            raise _no_webhook()
+        if before.state in ENDED:
+            raise already_ended(before)
+        return _json(202, Cancelling(webhook_id), "/webhooks/{webhook_id}:cancel")
+
+    async def _endpoint_command(self, request: Request, config_id: str, verb: str, command: Command) -> Reply:
+        body = await self._read(request, min(self._limits.request, _MAX_SMALL), "a URL is never larger")
+        name = ENDPOINT_VERBS[verb]
+        named = await command.endpoint(config_id, read_endpoint(body), name)
+        return _json(202, EndpointCommanded(*named, name), f"/config/{{config_id}}/{verb}")
+
+    async def _endpoint(self, request: Request, config_id: str, command: Command) -> Reply:
+        named, circuit = await command.circuit(config_id, read_endpoint_query(request.query))
+        if circuit is None:
+            await self._insist_on_all_being_known()
+        return _json(200, endpoint_shown(named, circuit), "/config/{config_id}/endpoints")
+
+    async def _insist_on_all_being_known(self) -> None:
+        """What is not known may just not be known yet: hot state is behind the log at a start."""
+        if reason := await self._readiness():
+            raise Transient(reason)
 
     async def _read(self, request: Request, limit: int, setting: str) -> bytes:
         """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
@@ -276,10 +364,7 @@ def view(status: Status) -> dict[str, object]:
 
 
 def _time(milliseconds: int) -> str | None:
-    if not milliseconds:
-        return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(milliseconds) if milliseconds else None
 
 
 def _accepted(webhook_id: str) -> bytes:
@@ -316,6 +401,18 @@ def _allow(request: Request, *methods: str) -> None:
         )
 
 
+def _no_route(request: Request) -> Problem:
+    return Problem(404, "not_found", f"there is no route {request.method} {request.path[:200]}")
+
+
+def _no_webhook() -> Problem:
+    return Problem(404, "not_found", "no webhook has this id, or it ended too long ago (ttl.status_ttl)")
+
+
+def _no_config() -> Problem:
+    return Problem(404, "not_found", "no config of this id sets anything")
+
+
 class Gone(Exception):
     """The client left before its request was whole."""
 
@@ -335,6 +432,8 @@ def _too_large(limit: int, setting: str) -> Problem:
 
 
 async def _send(send: Send, reply: Reply) -> None:
-    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    # RFC 9110, 8.6: an answer that can have no content says no length.
+    length = [] if reply.status == 204 else [(b"content-length", b"%d" % len(reply.body))]
+    headers = [*reply.headers, *length]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

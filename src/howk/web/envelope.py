@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 from msgspec import UNSET, DecodeError, Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
+from howk.domain.config_defaults import ConfigRequest
 from howk.domain.errors import FieldProblem, Rejected
 from howk.domain.signing_request import Signing
 from howk.domain.timing import RetryAsked
@@ -22,13 +24,22 @@ _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _WRONG = re.compile(r"(.*) - at `\$\.?([^`]*)`")
 _SPARE_DEPTH = 64
+_INSIDE = ("headers", "signing", "retry", "rate_limit", "ordering")
 
 
 class _Batch(Struct, forbid_unknown_fields=True):
     webhooks: list[Raw]
 
 
+class EndpointAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which endpoint of the config is meant: its URL, of which userinfo and query do not matter."""
+
+    endpoint: str
+
+
 _decode = Decoder(Enqueue).decode
+_decode_config = Decoder(ConfigRequest).decode
+_decode_endpoint = Decoder(EndpointAsked).decode
 _skip = Decoder(Raw).decode
 _decode_batch = Decoder(_Batch).decode
 
@@ -50,6 +61,38 @@ def read_batch(body: bytes, most: int) -> tuple[list[Enqueue | Rejected], list[R
         message = f"{len(items)} items; from 1 to {most} are taken (api.max_batch)"
         raise Rejected("invalid_batch", message, [FieldProblem("webhooks", message)])
     return [_read_item(item) for item in items], items
+
+
+def read_config(body: bytes) -> ConfigRequest:
+    """What a config is to set. Raises `Rejected` like `read_enqueue`."""
+    _check_text(body)
+    request = _guarded(_decode_config, body)
+    _refuse_repeats(body)
+    return request
+
+
+def read_endpoint(body: bytes) -> str:
+    """The URL of the endpoint that a command is about. Raises `Rejected` like `read_enqueue`."""
+    _check_text(body)
+    request = _guarded(_decode_endpoint, body)
+    _refuse_repeats(body)
+    return request.endpoint
+
+
+def read_endpoint_query(query: bytes) -> str:
+    """The same from a query: `endpoint`, once, and nothing else."""
+    try:
+        given = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_SPARE_DEPTH)
+    except ValueError as error:
+        raise Rejected(MALFORMED, "the query can't be read: percent-encode it as UTF-8") from error
+    for name, _ in given:
+        if name != "endpoint":
+            raise _refusal("unknown_field", name[:80], "there is no such parameter")
+    if len(given) > 1:
+        raise Rejected(MALFORMED, "the parameter endpoint is given twice", [FieldProblem("endpoint", "given twice")])
+    if not given:
+        raise _refusal("missing_field", "endpoint", "this parameter is required")
+    return given[0][1]
 
 
 def _read_item(item: Raw) -> Enqueue | Rejected:
@@ -119,7 +162,13 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     if body.count(b"\\") != inside.count(b"\\"):
         return True
     quotes = body.count(b'"') - inside.count(b'"')
-    texts = (request.content_type, request.signing_secret, request.idempotency_key, request.deliver_at)
+    texts = (
+        request.content_type,
+        request.signing_secret,
+        request.idempotency_key,
+        request.deliver_at,
+        request.ordering_key,
+    )
     expected = 4 + 4 * sum([text is not None for text in texts])
     expected += 2 if payload is not UNSET else 0
     expected += 4 if request.payload_base64 is not UNSET else 0
@@ -164,7 +213,7 @@ def _refuse_repeats(body: bytes) -> None:
         found = json.loads(body, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Rejected(MALFORMED, f"the body is not JSON that every reader reads alike: {error}") from error
-    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in ("headers", "signing", "retry"))]
+    envelopes: Sequence[_Object] = [found, *(value for key, value in found if key in _INSIDE)]
     for envelope in envelopes:
         key = envelope.repeated() if isinstance(envelope, _Object) else None
         if key is not None:

@@ -4,7 +4,8 @@ out.
 The tests read every answer with the type that is declared here, so that the document can't say something else.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
@@ -13,12 +14,19 @@ from msgspec.json import encode, schema_components
 from msgspec.structs import fields
 
 from howk._version import __version__
-from howk.flow.ingest import NOT_BUILT, Enqueue
+from howk.domain.config_defaults import ConfigRequest
+from howk.domain.windows import Window
+from howk.flow.ingest import Enqueue
+from howk.web.commands import Cancelling, EndpointCommanded, EndpointShown
+from howk.web.configs import ConfigShown
+from howk.web.envelope import EndpointAsked
 from howk.web.health import Health
+from howk.web.words import EXAMPLES, FIELDS, PARAMETERS, SCHEMAS, STATUSES
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 TEXT = "text/plain"
+HTML = "text/html"
 
 
 class Accepted(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,10 +37,8 @@ class Accepted(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _built_fields() -> Iterator[tuple[str, Any] | tuple[str, Any, Any]]:
-    """The fields of the body that this version acts on. What is kept raw may be any JSON."""
+    """The fields of the body. What is kept raw may be any JSON."""
     for each in fields(Enqueue):
-        if each.name in NOT_BUILT:
-            continue
         raw = each.type is Raw or Raw in get_args(each.type)
         kind = Any if raw else each.type
         if each.required:
@@ -64,6 +70,7 @@ class BatchItem(Struct, frozen=True, forbid_unknown_fields=True):
     index: int
     webhook_id: str | UnsetType = UNSET
     status: str | UnsetType = UNSET
+    replayed: bool | UnsetType = UNSET
     code: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
 
@@ -91,6 +98,13 @@ class StatusAnswer(Struct, frozen=True, forbid_unknown_fields=True):
     held_by: str | None
     delivered_at: str | None
     reason_type: str | None
+
+
+class StatsAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happened in the hour and the day that end now, true to the second."""
+
+    last_1h: Window
+    last_24h: Window
 
 
 class Alive(Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +139,8 @@ class ProblemDocument(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(NamedTuple):
-    """A route and everything it may answer: by status and media type, the type of the body; None is any text."""
+    """A route and everything it may answer: by status and media type, the type of the body; None is any text.
+    `headers` are those of the request that mean something to it."""
 
     method: str
     path: str
@@ -133,6 +148,9 @@ class Route(NamedTuple):
     answers: Mapping[int, Mapping[str, Any]]
     takes: Any = None
     needs_key: bool = False
+    asks: tuple[str, ...] = ()
+    """Parameters of the query, each of them required."""
+    headers: Sequence[str] = ()
 
 
 _PROBLEM = {PROBLEM: ProblemDocument}
@@ -149,6 +167,7 @@ ROUTES = (
         {202: {JSON: Accepted}, **_ANY, **_BODY, **_KEY},
         Webhook,
         needs_key=True,
+        headers=("Idempotency-Key",),
     ),
     Route(
         "POST",
@@ -165,6 +184,65 @@ ROUTES = (
         {200: {JSON: StatusAnswer}, 404: _PROBLEM, **_ANY, **_KEY},
         needs_key=True,
     ),
+    Route(
+        "POST",
+        "/webhooks/{webhook_id}:cancel",
+        "End a delivery that has not ended; what became of it is its status.",
+        {202: {JSON: Cancelling}, 404: _PROBLEM, 409: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "PUT",
+        "/config/{config_id}",
+        "Replace what a config sets for its deliveries; it holds from this answer on.",
+        {200: {JSON: ConfigShown}, **_ANY, **_BODY, **_KEY, 507: _PROBLEM},
+        ConfigRequest,
+        needs_key=True,
+    ),
+    Route(
+        "GET",
+        "/config/{config_id}",
+        "What a config sets; secrets are never shown.",
+        {200: {JSON: ConfigShown}, 404: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "DELETE",
+        "/config/{config_id}",
+        "Let a config set nothing any more.",
+        {204: {}, 404: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "GET",
+        "/stats",
+        "What happened in the last hour and the last day, in windows that move on by the second.",
+        {200: {JSON: StatsAnswer}, **_ANY, **_KEY},
+        needs_key=True,
+    ),
+    Route(
+        "GET",
+        "/config/{config_id}/endpoints",
+        "How an endpoint stands: its breaker, and whether it is disabled or paused.",
+        {200: {JSON: EndpointShown}, 422: _PROBLEM, **_ANY, **_KEY},
+        needs_key=True,
+        asks=("endpoint",),
+    ),
+    *[
+        Route(
+            "POST",
+            f"/config/{{config_id}}/endpoints:{name}",
+            summary,
+            {202: {JSON: EndpointCommanded}, **_ANY, **_BODY, **_KEY},
+            EndpointAsked,
+            needs_key=True,
+        )
+        for name, summary in (
+            ("enable", "Let an endpoint that is disabled or paused work again."),
+            ("pause", "Hold what is for an endpoint until it is enabled."),
+            ("release", "Close the breaker of an endpoint: what it holds goes out, slowly at first."),
+        )
+    ],
     Route("GET", "/health", "Whether the process lives.", {200: {JSON: Alive}, **_ANY}),
     Route("GET", "/healthz", "The same as /health.", {200: {JSON: Alive}, **_ANY}),
     Route("GET", "/ready", "Whether the process does its work; 503 says why not.", {200: {JSON: Ready}, **_ANY}),
@@ -175,33 +253,27 @@ ROUTES = (
         {200: {JSON: Health}, **_ANY, 503: {JSON: Health, **_PROBLEM}},
     ),
     Route("GET", "/metrics", "Metrics in Prometheus' text format.", {200: {TEXT: None}, **_ANY}),
-    Route("GET", "/openapi.json", "This document.", {200: {JSON: dict[str, Any]}, **_ANY}),
+    Route("GET", "/openapi.json", "The routes as OpenAPI 3.1.", {200: {JSON: dict[str, Any]}, **_ANY}),
+    Route("GET", "/docs", "The routes as a page for people.", {200: {HTML: None}, **_ANY}),
 )
 
-_DESCRIPTIONS = {
-    202: "Accepted",
-    400: "Malformed",
-    401: "No key, or one that is not known",
-    403: "A page of another site",
-    404: "Not found",
-    405: "Another method is needed",
-    408: "The request came too slowly",
-    413: "Too large",
-    414: "The URL is too long",
-    415: "Not JSON by its Content-Type, or encoded",
-    421: "A name this door does not answer to",
-    422: "Refused; `errors` names the fields",
-    429: "This key asks too often",
-    431: "The headers are too large or too many",
-    500: "howk failed",
-    503: "Not now; try again",
-}
 _HEADERS = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
     429: {"Retry-After": {"schema": {"type": "integer"}}},
     503: {"Retry-After": {"schema": {"type": "integer"}}},
 }
+_TAGS = {
+    "webhooks": "Webhooks",
+    "stats": "Running it",
+    "health": "Running it",
+    "healthz": "Running it",
+    "ready": "Running it",
+    "metrics": "Running it",
+    "openapi.json": "This interface",
+    "docs": "This interface",
+}
+"""What routes are gathered under, by the first part of their path; any other under that part itself."""
 
 
 @lru_cache(maxsize=1)
@@ -218,8 +290,9 @@ def document() -> bytes:
             "openapi": "3.1.0",
             "info": {"title": "howk", "version": __version__, "description": "Webhooks in, webhooks delivered."},
             "paths": paths,
+            "tags": [{"name": name} for name in dict.fromkeys(map(_tag, ROUTES))],
             "components": {
-                "schemas": components,
+                "schemas": {name: _worded(name, schema) for name, schema in components.items()},
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -234,13 +307,44 @@ def _types() -> Iterator[Any]:
             yield from (body for body in bodies.values() if body is not None)
 
 
+def _worded(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with the words there are for it."""
+    words = FIELDS.get(name, {})
+    fields_of = {
+        field: {**kind, "description": words[field]} if field in words else kind
+        for field, kind in schema.get("properties", {}).items()
+    }
+    return {
+        **schema,
+        **({"description": SCHEMAS[name]} if name in SCHEMAS else {}),
+        **({"properties": fields_of} if fields_of else {}),
+        **({"examples": [EXAMPLES[name]]} if name in EXAMPLES else {}),
+    }
+
+
+def _tag(route: Route) -> str:
+    first = route.path.split("/")[1]
+    return _TAGS.get(first, first)
+
+
+def _parameter(name: str, where: str) -> dict[str, Any]:
+    description, example = PARAMETERS.get(name, ("", ""))
+    return {
+        "name": name,
+        "in": where,
+        "required": where != "header",
+        "schema": {"type": "string"},
+        **({"description": description, "example": example} if description else {}),
+    }
+
+
 def _operation(route: Route, known: Mapping[Any, Any]) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": route.summary, "operationId": _id(route)}
-    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    operation: dict[str, Any] = {"summary": route.summary, "operationId": _id(route), "tags": [_tag(route)]}
+    parameters = [_parameter(name, "path") for name in re.findall(r"\{(\w+)\}", route.path)]
+    parameters += [_parameter(name, "query") for name in route.asks]
+    parameters += [_parameter(name, "header") for name in route.headers]
+    if parameters:
+        operation["parameters"] = parameters
     if route.takes is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": known[route.takes]}}}
     # Where no key is set none is needed: an empty requirement says so.
@@ -248,17 +352,19 @@ def _operation(route: Route, known: Mapping[Any, Any]) -> dict[str, Any]:
     operation["responses"] = {
         str(status): _response(status, bodies, known) for status, bodies in sorted(route.answers.items())
     }
+    if "Idempotency-Key" in route.headers:
+        operation["responses"]["202"]["headers"] = {"Idempotent-Replayed": {"schema": {"const": "true"}}}
     return operation
 
 
 def _id(route: Route) -> str:
-    words = [part.strip("{}").replace(".", "_") for part in route.path.split("/") if part]
+    words = [re.sub(r"\W+", "_", part).strip("_") for part in route.path.split("/") if part]
     return "_".join([route.method.lower(), *words])
 
 
 def _response(status: int, bodies: Mapping[str, Any], known: Mapping[Any, Any]) -> dict[str, Any]:
     content = {media: {"schema": {"type": "string"} if body is None else known[body]} for media, body in bodies.items()}
-    response: dict[str, Any] = {"description": _DESCRIPTIONS.get(status, "OK"), "content": content}
+    response: dict[str, Any] = {"description": STATUSES.get(status, "OK"), "content": content}
     if status in _HEADERS:
         response["headers"] = _HEADERS[status]
     return response

@@ -27,8 +27,9 @@ _TITLES = {
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
+    507: "Insufficient Storage",
 }
-_STATUS = {MALFORMED: 400, "payload_too_large": 413}
+_STATUS = {MALFORMED: 400, "payload_too_large": 413, "too_many_configs": 507}
 
 
 class Problem(Exception):

@@ -2,6 +2,7 @@
 
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ from msgspec.json import decode as decode_json
 from msgspec.json import encode as encode_json
 from msgspec.msgpack import Decoder, Encoder
 
+from howk.adapters.embedded import windows
 from howk.adapters.embedded.db import connect, execute_rows, transaction
 from howk.adapters.embedded.directory import Run
-from howk.domain.delivery import ENDED, Standing, Status
+from howk.domain.delivery import ENDED, OF_ENDPOINT, ORDER, Standing, Status
 from howk.ports.state import Effect
 
 PRAGMAS = (
@@ -25,20 +27,27 @@ PRAGMAS = (
     "cache_size=-32768",
 )
 
-_FORMAT = 2
+_FORMAT = 3
 _COMPRESS_ABOVE = 512
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
     "CREATE TABLE status (id TEXT PRIMARY KEY, series INT, gen INT, state TEXT, ended INT, body BLOB) WITHOUT ROWID",
     "CREATE INDEX status_ended ON status (ended) WHERE ended > 0",
-    "CREATE TABLE waiting (id TEXT PRIMARY KEY, series INT, gen INT, due INT, lease REAL, token INT, record BLOB)",
+    "CREATE TABLE waiting (id TEXT PRIMARY KEY, series INT, gen INT, due INT, lease REAL, token INT, held TEXT, "
+    "endpoint TEXT, record BLOB)",
     "CREATE INDEX waiting_due ON waiting (due)",
+    "CREATE INDEX waiting_endpoint ON waiting (endpoint) WHERE endpoint > ''",
+    "CREATE TABLE turns (turn TEXT, rank INT, id TEXT, PRIMARY KEY (turn, rank, id)) WITHOUT ROWID",
+    "CREATE INDEX turns_id ON turns (id)",
+    "CREATE TABLE marks (id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE keys (key TEXT PRIMARY KEY, body BLOB, id TEXT, at INT) WITHOUT ROWID",
     "CREATE INDEX keys_at ON keys (at)",
+    *windows.SCHEMA,
 )
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body)"
-_INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, record)"
+_INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, held, endpoint, record)"
+_LOWEST = "(SELECT min(rank) FROM turns WHERE turn = asked.value)"
 _OVERWRITE = (
     "ON CONFLICT (id) DO UPDATE SET series = excluded.series, gen = excluded.gen, state = excluded.state, "
     "ended = excluded.ended, body = excluded.body"
@@ -84,9 +93,9 @@ def create(connection: sqlite3.Connection) -> None:
 
 def wipe(connection: sqlite3.Connection) -> None:
     """Forget every delivery and every key; the file is not valid until a rebuild is sealed."""
-    connection.execute("DELETE FROM status")
-    connection.execute("DELETE FROM waiting")
-    connection.execute("DELETE FROM keys")
+    for table in ("status", "waiting", "turns", "marks", "keys"):
+        connection.execute(f"DELETE FROM {table}")
+    windows.wipe(connection)
     set_meta(connection, watermark="{}", keys="{}", valid="")
 
 
@@ -121,16 +130,6 @@ def count_ended(connection: sqlite3.Connection) -> int:
     return connection.execute("SELECT count(*) FROM status WHERE ended > 0").fetchone()[0]
 
 
-def count_waiting(connection: sqlite3.Connection) -> int:
-    """How many deliveries wait for a retry."""
-    return connection.execute("SELECT count(*) FROM waiting").fetchone()[0]
-
-
-def count_known(connection: sqlite3.Connection) -> int:
-    """How many statuses there are."""
-    return connection.execute("SELECT count(*) FROM status").fetchone()[0]
-
-
 def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
     """Add statuses of which nothing is known yet."""
     execute_rows(connection, _INTO_STATUS, [_row(status) for status in statuses], "ON CONFLICT DO NOTHING")
@@ -148,11 +147,67 @@ def statuses(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, St
     return {status.id: status for status in (_decode(body) for (body,) in found)}
 
 
+Held = tuple[str, str]
+"""(endpoint, reason) of a delivery that waits: both "" for one that waits for a retry, the first for one that its
+endpoint does not hold."""
+
+
 class Grown(NamedTuple):
-    """By how many the ended and the waiting deliveries have become more."""
+    """By how many the ended deliveries have become more, and those that wait, by what holds them."""
 
     ended: int
-    waiting: int
+    waiting: Mapping[Held, int]
+    stored: Sequence[Effect]
+
+
+def held(connection: sqlite3.Connection) -> Counter[Held]:
+    """How many wait, by what holds them."""
+    found = connection.execute("SELECT endpoint, held, count(*) FROM waiting GROUP BY endpoint, held")
+    return Counter({(endpoint, reason): count for endpoint, reason, count in found})
+
+
+def marks(connection: sqlite3.Connection) -> set[str]:
+    """The deliveries that are to be cancelled."""
+    return {id_ for (id_,) in connection.execute("SELECT id FROM marks")}
+
+
+def mark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    """These deliveries are to be cancelled; what waits of them is due. A due time of 0 would be none."""
+    execute_rows(connection, "INSERT INTO marks (id)", [(id_,) for id_ in ids], "ON CONFLICT DO NOTHING")
+    connection.execute(f"UPDATE waiting SET due = 1 WHERE id {_AMONG}", (_list(ids),))
+
+
+def unmark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+    """These deliveries have ended."""
+    connection.execute(f"DELETE FROM marks WHERE id {_AMONG}", (_list(ids),))
+
+
+def enter_turns(connection: sqlite3.Connection, places: Sequence[tuple[str, int, str]]) -> dict[str, int]:
+    """Enter deliveries, each with its turn and rank; the lowest rank of each turn."""
+    execute_rows(connection, "INSERT INTO turns (turn, rank, id)", places, "ON CONFLICT DO NOTHING")
+    turns = _list(list({turn for turn, _, _ in places}))
+    return dict(connection.execute(f"SELECT value, {_LOWEST} FROM json_each(?) AS asked", (turns,)))
+
+
+def leave_turns(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """Take deliveries out of their turns; the turns that they left."""
+    return [
+        turn for (turn,) in connection.execute(f"DELETE FROM turns WHERE id {_AMONG} RETURNING turn", (_list(ids),))
+    ]
+
+
+def call_next(connection: sqlite3.Connection, turns: Sequence[str], now: int) -> int:
+    """What is held by its order and is the lowest of one of these turns is due; how many there were."""
+    return connection.execute(
+        f"UPDATE waiting SET due = ? WHERE held = '{ORDER}' AND due > ? AND id IN (SELECT turns.id FROM "
+        f"json_each(?) AS asked JOIN turns ON turns.turn = asked.value AND turns.rank = {_LOWEST})",
+        (now, now, _list(turns)),
+    ).rowcount
+
+
+def any_turns(connection: sqlite3.Connection) -> bool:
+    """Whether any delivery is in a turn."""
+    return connection.execute("SELECT 1 FROM turns LIMIT 1").fetchone() is not None
 
 
 def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
@@ -166,49 +221,88 @@ def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
         if rank >= reached.get(status.id, (0, False, 0)):
             reached[status.id] = rank
             forward.append(effect)
-    return store(connection, forward, any_waiting=True)
+    return store(connection, forward, any_known=True, any_waiting=True)
 
 
-def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_waiting: bool) -> Grown:
-    """Write settled deliveries, of two of one the later; `any_waiting` says that some of them may wait."""
+def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_known: bool, any_waiting: bool) -> Grown:
+    """Write settled deliveries, of two of one the later; `any_known` says that there may be rows of some of them
+    already, `any_waiting` that something waits."""
     last = {effect.status.id: effect for effect in effects}
     ids = _list(list(last))
-    ended_before = connection.execute(
-        f"SELECT count(*) FROM status WHERE ended > 0 AND id {_AMONG}", (ids,)
-    ).fetchone()[0]
+    ended_before = 0
+    if any_known:
+        ended_before = connection.execute(
+            f"SELECT count(*) FROM status WHERE ended > 0 AND id {_AMONG}", (ids,)
+        ).fetchone()[0]
     execute_rows(connection, _INTO_STATUS, [_row(effect.status) for effect in last.values()], _OVERWRITE)
-    gone = connection.execute(f"DELETE FROM waiting WHERE id {_AMONG}", (ids,)).rowcount if any_waiting else 0
-    waiting = [
-        (id_, effect.status.series, effect.status.gen, effect.due_at, 0, 0, _pack(effect.record))
-        for id_, effect in last.items()
-        if effect.due_at
-    ]
+    grown: Counter[Held] = Counter()
+    if any_known and any_waiting:
+        gone = connection.execute(f"DELETE FROM waiting WHERE id {_AMONG} RETURNING endpoint, held", (ids,))
+        grown.subtract(map(_held, gone))
+    waiting = [_waiting(effect) for effect in last.values() if effect.due_at]
     execute_rows(connection, _INTO_WAITING, waiting)
+    grown.update([(row[7], row[6]) for row in waiting])
     ended = sum([effect.status.ended_at > 0 for effect in last.values()])
-    return Grown(ended - ended_before, len(waiting) - gone)
+    return Grown(ended - ended_before, grown, list(last.values()))
 
 
-def unschedule(connection: sqlite3.Connection, keys: Sequence[tuple[str, int, int]]) -> int:
-    """These (id, series, gen) are in a stream already: they no longer wait. How many did."""
-    return connection.execute(
-        "DELETE FROM waiting WHERE (id, series, gen) IN "
-        "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
-        (encode_json(keys).decode(),),
-    ).rowcount
+def _waiting(effect: Effect) -> tuple[Any, ...]:
+    status = effect.status
+    endpoint = effect.endpoint if status.held_by in OF_ENDPOINT else ""
+    packed = _pack(effect.record)
+    return (status.id, status.series, status.gen, effect.due_at, 0, 0, status.held_by, endpoint, packed)
+
+
+def _held(row: tuple[str, str]) -> Held:
+    endpoint, reason = row
+    return endpoint, reason
+
+
+def unschedule(connection: sqlite3.Connection, keys: Sequence[tuple[str, int, int]]) -> Counter[Held]:
+    """These (id, series, gen) are in a stream already: they no longer wait. How many did, by what held them."""
+    return _dropped(
+        connection.execute(
+            "DELETE FROM waiting WHERE (id, series, gen) IN "
+            "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)) RETURNING endpoint, held",
+            (encode_json(keys).decode(),),
+        )
+    )
+
+
+class Leased(NamedTuple):
+    """A row that was leased."""
+
+    id: str
+    series: int
+    gen: int
+    held: str
+    record: bytes
 
 
 def lease_due(
     connection: sqlite3.Connection, now: int, clock: float, until: float, token: int, limit: int
-) -> list[tuple[str, int, int, bytes]]:
-    """Lease what is due, earliest first: (id, series, gen, delivery record)."""
-    found = connection.execute(
-        "SELECT id, series, gen, record FROM waiting WHERE due <= ? AND lease <= ? ORDER BY due LIMIT ?",
-        (now, clock, limit),
-    ).fetchall()
-    connection.execute(
-        f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, _list([row[0] for row in found]))
-    )
-    return [(id_, series, gen, _unpack(record)) for id_, series, gen, record in found]
+) -> list[Leased]:
+    """Lease what is due, earliest first."""
+    where = "due <= ? AND lease <= ? ORDER BY due LIMIT ?"
+    return _lease(connection, where, (now, clock, limit), until, token)
+
+
+def lease_held(
+    connection: sqlite3.Connection, endpoint: str, clock: float, until: float, token: int, limit: int
+) -> list[Leased]:
+    """Lease what an endpoint holds, oldest first."""
+    where = "endpoint = ? AND endpoint > '' AND lease <= ? ORDER BY rowid LIMIT ?"
+    return _lease(connection, where, (endpoint, clock, limit), until, token)
+
+
+def _lease(
+    connection: sqlite3.Connection, where: str, values: tuple[Any, ...], until: float, token: int
+) -> list[Leased]:
+    found = connection.execute(f"SELECT id, series, gen, held, record FROM waiting WHERE {where}", values).fetchall()
+    if found:
+        ids = _list([row[0] for row in found])
+        connection.execute(f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, ids))
+    return [Leased(id_, series, gen, reason, _unpack(record)) for id_, series, gen, reason, record in found]
 
 
 def next_due(connection: sqlite3.Connection, clock: float) -> int:
@@ -217,9 +311,17 @@ def next_due(connection: sqlite3.Connection, clock: float) -> int:
     return row[0] if row else 0
 
 
-def drop_leased(connection: sqlite3.Connection, token: int, ids: Sequence[str]) -> int:
-    """Forget the waiting rows that are still leased under `token`; how many there were."""
-    return connection.execute(f"DELETE FROM waiting WHERE token = ? AND id {_AMONG}", (token, _list(ids))).rowcount
+def drop_leased(connection: sqlite3.Connection, token: int, ids: Sequence[str]) -> Counter[Held]:
+    """Forget the waiting rows that are still leased under `token`; how many there were, by what held them."""
+    return _dropped(
+        connection.execute(
+            f"DELETE FROM waiting WHERE token = ? AND id {_AMONG} RETURNING endpoint, held", (token, _list(ids))
+        )
+    )
+
+
+def _dropped(rows: sqlite3.Cursor) -> Counter[Held]:
+    return Counter(map(_held, rows))
 
 
 def drop_leases(connection: sqlite3.Connection) -> None:

@@ -16,11 +16,12 @@ from typing import NamedTuple, TypeVar
 from howk.adapters.embedded import rows, schema
 from howk.adapters.embedded.db import Checkpoints, Committer, connect, translate
 from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.follow import Follow
 from howk.adapters.embedded.tail import Tail
 from howk.domain.errors import Full, Transient
 from howk.domain.offsets import Finished
 from howk.ports.clock import Clock
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Place, Progress, Record
 
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
@@ -30,6 +31,7 @@ _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
 
 Added = dict[str, tuple[int, list[Record]]]
+Tables = dict[str, dict[str, bytes]]
 
 
 class _Append(NamedTuple):
@@ -47,10 +49,12 @@ class _Probe(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """A job's answer. The group's first also says what the group added to each stream, from which offset, and when."""
+    """A job's answer. The group's first also says what the group added to each stream, from which offset, what it set
+    in each table, and when."""
 
     answer: int
     added: Added
+    tables: Tables
     at: int
 
 
@@ -69,6 +73,7 @@ class EmbeddedLog:
         self._end = dict(self._next)
         self._finished = schema.load_progress(writer, self._next)
         self._tails: dict[str, list[Tail]] = {stream: [] for stream in schema.STREAMS}
+        self._follows: dict[str, list[Follow]] = {}
         self._reader = connect(path, pragmas=("cache_size=-8192",), read_only=True)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="howk-log-read")
         self._loop = asyncio.get_running_loop()
@@ -103,7 +108,7 @@ class EmbeddedLog:
 
     def _commit(self, jobs: list[_Append | _Trim | _Probe]) -> list[_Outcome]:
         added: Added = {}
-        tables: dict[str, dict[str, bytes]] = {}
+        tables: Tables = {}
         finished: dict[tuple[str, Place], Finished] = {}
         for job in jobs:
             if isinstance(job, _Append):
@@ -125,9 +130,9 @@ class EmbeddedLog:
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
         self._checkpoints.after_commit(self._writer)
-        return [_Outcome(answer, {} if i else added, at) for i, answer in enumerate(answers)]
+        return [_Outcome(answer, {} if i else added, {} if i else tables, at) for i, answer in enumerate(answers)]
 
-    def _gather(self, records: Sequence[Record], added: Added, tables: dict[str, dict[str, bytes]]) -> None:
+    def _gather(self, records: Sequence[Record], added: Added, tables: Tables) -> None:
         for record in records:
             stream = record.stream
             if stream in added:
@@ -150,7 +155,7 @@ class EmbeddedLog:
             finished[key].add_all(offsets)
 
     def _publish(self, group: list[_Outcome]) -> None:
-        _, added, at = group[0]
+        _, added, tables, at = group[0]
         for stream, (base, records) in added.items():
             tails = self._tails[stream]
             self._end[stream] = base + len(records)
@@ -160,6 +165,11 @@ class EmbeddedLog:
                     tail.offer(base, entries)
             for tail in tails:
                 tail.wake()
+        for table, follows in self._follows.items():
+            if table in tables:
+                entries = [Entry(table, 0, 0, key, value, at) for key, value in tables[table].items()]
+                for follow in follows:
+                    follow.offer(entries)
 
     async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
         # From now on the group is known, and nothing that it has yet to finish is trimmed away.
@@ -173,14 +183,29 @@ class EmbeddedLog:
         self._tails[stream].append(tail)
         return tail
 
-    async def replay(self, table: str) -> AsyncIterator[Sequence[Entry]]:
+    async def replay(self, table: str, prefix: str = "") -> AsyncIterator[Sequence[Entry]]:
         # Rows change place when they change, so the instant is fixed by one read transaction of its own.
-        snapshot = await self._ask(lambda: schema.snapshot(self._path, table))
+        snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
         try:
             while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
                 yield batch
         finally:
             snapshot.connection.close()
+
+    async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
+        if self._closed:
+            raise self._gone()
+
+        async def rows(after: str | None, limit: int) -> Sequence[Entry]:
+            batch = await self._ask(lambda: schema.rows_after(self._reader, table, after, limit))
+            if not batch:
+                # The reader may have seen a commit before it was published: changes are handed out only after it was.
+                await self._committer.submit(_Append((), None))
+            return batch
+
+        follow = Follow(rows, wake)
+        self._follows.setdefault(table, []).append(follow)
+        return follow
 
     async def read(self, stream: str, partition: int, start: int, stop: int) -> AsyncIterator[Sequence[Entry]]:
         del partition
@@ -236,8 +261,11 @@ class EmbeddedLog:
 
     async def _ask(self, question: Callable[[], _T]) -> _T:
         if self._closed:
-            raise Transient("the log is closed: the process is stopping, try again")
+            raise self._gone()
         try:
             return await self._loop.run_in_executor(self._reading, question)
         except sqlite3.DatabaseError as error:
             raise translate("log", error) from error
+
+    def _gone(self) -> Transient:
+        return Transient("the log is closed: the process is stopping, try again")

@@ -18,10 +18,11 @@ from howk.ports.log import Entry, Place
 
 FORMAT = 1
 STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk.keys")
-TABLES = ("howk.state",)
+TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512
 MOST_AT_ONCE = 512
+_AFTER_ANY = "\U0010ffff"
 
 Letter = tuple[Any, ...]
 """A row of any table as the inbox takes it: the table's name and five columns."""
@@ -267,16 +268,31 @@ class Snapshot(NamedTuple):
     rows: sqlite3.Cursor
 
 
-def snapshot(path: Path, table: str) -> Snapshot:
+def snapshot(path: Path, table: str, prefix: str) -> Snapshot:
     """Fix the instant: what was committed before is in, what comes later is not."""
     connection = connect(path, read_only=True)
     connection.execute("BEGIN")
-    return Snapshot(connection, connection.execute(f"SELECT key, sum, value FROM {name(table)} ORDER BY key"))
+    rows = connection.execute(
+        f"SELECT key, sum, value FROM {name(table)} WHERE key >= ? AND key < ? ORDER BY key",
+        (prefix, prefix + _AFTER_ANY),
+    )
+    return Snapshot(connection, rows)
 
 
 def next_rows(taken: Snapshot, table: str, limit: int) -> Sequence[Entry]:
     """The next rows of a snapshot, none at its end. A row that fails its check says so."""
+    return _row_entries(table, taken.rows.fetchmany(limit))
+
+
+def rows_after(connection: sqlite3.Connection, table: str, key: str | None, limit: int) -> Sequence[Entry]:
+    """Rows as they are now, in the order of their keys; the first ones, or those after a key."""
+    where, values = ("", (limit,)) if key is None else ("WHERE key > ?", (key, limit))
+    found = connection.execute(f"SELECT key, sum, value FROM {name(table)} {where} ORDER BY key LIMIT ?", values)
+    return _row_entries(table, found.fetchall())
+
+
+def _row_entries(table: str, rows: Sequence[tuple[str, int, bytes]]) -> Sequence[Entry]:
     return [
         Entry(table, 0, 0, key, value, 0, "" if crc32(value) == sum_ else f"row {key} of {table} fails its checksum")
-        for key, sum_, value in taken.rows.fetchmany(limit)
+        for key, sum_, value in rows
     ]

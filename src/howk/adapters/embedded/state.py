@@ -12,6 +12,7 @@ import asyncio
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -24,11 +25,28 @@ from howk.adapters.embedded import hot
 from howk.adapters.embedded import keys as key_table
 from howk.adapters.embedded.db import Checkpoints, connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
+from howk.adapters.embedded.endpoints import Endpoints, Holding, Taken
 from howk.adapters.embedded.keys import Keys
-from howk.domain.delivery import Standing, Status, is_current
+from howk.adapters.embedded.windows import Windows
+from howk.domain.delivery import DELIVER_AT, OF_ENDPOINT, Standing, Status, is_current
 from howk.domain.errors import Conflict, Transient
+from howk.domain.records import EndpointRow
+from howk.domain.windows import DAY, HOUR
 from howk.ports.clock import Clock
-from howk.ports.state import Ask, Claim, Claims, Condition, Counts, Effect, Follow, KeyAnswer, KeyAsk, KeyEnd
+from howk.ports.state import (
+    Ask,
+    Claim,
+    Claims,
+    Condition,
+    Effect,
+    Follow,
+    KeyAnswer,
+    KeyAsk,
+    KeyEnd,
+    Passage,
+    Standings,
+    Statistics,
+)
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
@@ -36,14 +54,46 @@ _MOST_YOUNG = 16_384
 _FLUSH_AT_ONCE = 512
 _WAL_BYTES = 64 << 20
 _R = TypeVar("_R")
+_STALE = Passage("stale")
+_CANCELLED = Passage("cancelled")
 
 
 class Keep(NamedTuple):
-    """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are."""
+    """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are, and what the
+    windows count; how endpoints let go of what they hold."""
 
     ttl: int
     most: int
     keys: int = 86_400_000
+    windows: int = 172_800_000
+    holding: Holding = Holding(50, 20.0, 60.0)
+
+
+class _Marks(NamedTuple):
+    """Deliveries that are marked from now on, and those that are no more."""
+
+    on: Sequence[str] = ()
+    off: Sequence[str] = ()
+
+
+class _Turned(NamedTuple):
+    """Whether any delivery is in a turn, and how many were called by what was stored."""
+
+    any: bool
+    called: int = 0
+
+
+class _Stored(NamedTuple):
+    grown: hot.Grown
+    turned: _Turned
+    marks: _Marks
+    gone: Sequence[str] = ()
+
+
+class _Claimed(NamedTuple):
+    due: list[Claim]
+    taken: list[Taken]
+    next_due: int
 
 
 class EmbeddedState:
@@ -62,12 +112,20 @@ class EmbeddedState:
         # Tokens of a run before this one are never given again.
         self._tokens = time.monotonic_ns()
         self._ended = hot.count_ended(connection)
-        self._waiting = hot.count_waiting(connection)
+        self._held: Counter[str] = Counter()
+        self._waiting = 0
+        self._marks = hot.marks(connection)
+        self._in_turns = hot.any_turns(connection)
+        self._endpoints = Endpoints(keep.holding)
+        self._grew(hot.held(connection), clock.monotonic())
         self._young: dict[str, Status] = {}
+        # Those of which the file was seen to know nothing: it need not be asked again.
+        self._unwritten: set[str] = set()
         self._in_flight: dict[str, None] = {}
         # Settled before the door has said that it was accepted, the last of them: that word then comes too late.
         self._early: dict[str, None] = {}
         self._keys = Keys(hot.keys_reached(connection), keep.keys, clock)
+        self._windows = Windows(connection, keep.windows)
         self._checkpoints = Checkpoints(path, _WAL_BYTES, ("synchronous=OFF",))
         self._closed = False
 
@@ -118,74 +176,208 @@ class EmbeddedState:
 
     def _write_young(self, most: int) -> None:
         oldest = list(islice(self._young, most))
-        self._write(lambda db: hot.add_pending(db, [self._young[id_] for id_ in oldest]))
+        statuses = [self._young[id_] for id_ in oldest]
+
+        def store(db: sqlite3.Connection) -> None:
+            self._windows.hold(db, statuses)
+            hot.add_pending(db, statuses)
+
+        self._write(store)
         for id_ in oldest:
             del self._young[id_]
+        self._unwritten.difference_update(oldest)
 
-    async def gate(self, asks: Sequence[Ask]) -> Sequence[bool]:
-        standings = await self.standing([ask.id for ask in asks])
-        passed = [is_current(known, ask.series, ask.gen) for known, ask in zip(standings, asks, strict=True)]
-        for ask, known, current in zip(asks, standings, passed, strict=True):
-            if current:
+    async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
+        known = self._standing([ask.id for ask in asks])
+        current = [is_current(standing, ask.series, ask.gen) for standing, ask in zip(known, asks, strict=True)]
+        lowest = self._enter([ask for ask, yes in zip(asks, current, strict=True) if yes and ask.turn])
+        clock = self._clock.monotonic()
+        passages: list[Passage] = []
+        for ask, standing, yes in zip(asks, known, current, strict=True):
+            if not yes:
+                passages.append(_STALE)
+                continue
+            if standing is None:
+                self._young.setdefault(ask.id, _first_seen(ask))
+            if ask.id in self._marks:
+                passages.append(_CANCELLED)
+                continue
+            waits = bool(ask.turn) and lowest[ask.turn] < ask.rank
+            passage = self._endpoints.pass_(ask, now, clock, waits=waits)
+            if passage.verdict == "go":
                 self._in_flight[ask.id] = None
-                if known is None:
-                    self._young.setdefault(ask.id, _first_seen(ask))
-        return passed
+            passages.append(passage)
+        return passages
 
-    async def standing(self, ids: Sequence[str]) -> Sequence[Standing | None]:
-        known = self._read(lambda db: hot.standings(db, ids))
-        young = self._young
-        return [known.get(id_) or (_standing(young[id_]) if id_ in young else None) for id_ in ids]
+    def _enter(self, asks: Sequence[Ask]) -> Mapping[str, int]:
+        """The lowest rank of each turn, once these have entered it."""
+        if not asks:
+            return {}
+        places = [(ask.turn, ask.rank, ask.id) for ask in asks]
 
-    async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
+        lowest = self._write(lambda db: hot.enter_turns(db, places))
+        self._in_turns = True
+        return lowest
+
+    async def standing(self, ids: Sequence[str], endpoints: Sequence[str] = ()) -> Standings:
+        return Standings(self._standing(ids), [self._endpoints.row(id_) for id_ in endpoints])
+
+    def _standing(self, ids: Sequence[str]) -> list[Standing | None]:
+        young, unwritten = self._young, self._unwritten
+        asked = [id_ for id_ in ids if id_ not in unwritten] if unwritten else ids
+        known = self._read(lambda db: hot.standings(db, asked)) if asked else {}
+        found = [known.get(id_) or (_standing(young[id_]) if id_ in young else None) for id_ in ids]
+        unwritten.update([id_ for id_ in asked if id_ in young and id_ not in known])
+        if self._marks:
+            for position, id_ in enumerate(ids):
+                if id_ in self._marks and (standing := found[position]) is not None:
+                    found[position] = replace(standing, marked=True)
+        return found
+
+    async def apply(
+        self,
+        effects: Sequence[Effect],
+        watermark: Mapping[int, int],
+        endpoints: Sequence[EndpointRow] = (),
+        marks: Sequence[str] = (),
+    ) -> int:
         known = self._watermark
         if watermark and all(known.get(part, -1) >= offset for part, offset in watermark.items()):
-            return
+            return 0
         reached = known | {part: max(offset, known.get(part, 0)) for part, offset in watermark.items()}
-        oldest = self._clock.now() - self._keep.ttl
+        now = self._clock.now()
+        known_before = not all(effect.status.id in self._unwritten for effect in effects)
 
-        def store(db: sqlite3.Connection) -> tuple[hot.Grown, list[str]]:
+        def store(db: sqlite3.Connection) -> _Stored:
             hot.set_watermark(db, reached)
-            grown = hot.store(db, effects, any_waiting=self._waiting > 0)
+            self._windows.store(db, effects, now)
+            grown = hot.store(db, effects, any_known=known_before, any_waiting=self._waiting > 0)
+            turned = self._turn(db, grown.stored, now)
+            changed = self._mark(db, effects, grown.stored, marks)
             over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
             gone = hot.prune(db, _FOREVER, over) if over > 0 else []
-            return grown, gone + hot.prune(db, oldest, _PRUNE_AT_ONCE)
+            return _Stored(grown, turned, changed, gone + hot.prune(db, now - self._keep.ttl, _PRUNE_AT_ONCE))
 
-        grown, gone = self._write(store)
+        stored = self._write(store)
+        self._windows.stored()
         self._watermark = reached
-        self._ended += grown.ended - len(gone)
-        self._waiting += grown.waiting
+        self._ended -= len(stored.gone)
         for effect in effects:
             self._in_flight.pop(effect.status.id, None)
             if self._young.pop(effect.status.id, None) is None:
                 self._early[effect.status.id] = None
-        for id_ in gone:
+        for id_ in stored.gone:
             # Or what the door said too late of it would be all that is left.
             self._young.pop(id_, None)
+        self._unwritten.difference_update([effect.status.id for effect in effects], stored.gone)
         _bound(self._early)
         _bound(self._in_flight)
+        clock = self._clock.monotonic()
+        self._noted(stored, endpoints, clock)
+        self._endpoints.outcomes(effects, clock)
+        times = [effect.due_at for effect in effects if effect.due_at]
+        if stored.turned.called or stored.marks.on:
+            times.append(now)
+        if look := self._endpoints.next_look(now, clock):
+            times.append(look)
+        return min(times, default=0)
+
+    def _turn(self, db: sqlite3.Connection, stored: Sequence[Effect], now: int) -> _Turned:
+        """Move turns on."""
+        places = [(effect.turn, effect.rank, effect.status.id) for effect in stored if effect.turn and effect.rank]
+        if not places and not self._in_turns:
+            return _Turned(any=False)
+        staying = {id_ for _, _, id_ in places}
+        left = hot.leave_turns(db, [e.status.id for e in stored if e.status.id not in staying])
+        if places:
+            hot.enter_turns(db, places)
+        turns = list({*left, *(turn for turn, _, _ in places)})
+        return _Turned(hot.any_turns(db), hot.call_next(db, turns, now) if turns else 0)
+
+    def _mark(
+        self, db: sqlite3.Connection, effects: Sequence[Effect], stored: Sequence[Effect], marks: Sequence[str]
+    ) -> _Marks:
+        """Take marks off what has ended, and set these on what has not; what waits under a mark is due."""
+        if not marks and not self._marks:
+            return _Marks()
+        off = {effect.status.id for effect in effects if effect.status.ended_at and effect.status.id in self._marks}
+        again = {e.status.id for e in stored if e.due_at and e.status.id in self._marks and e.status.id not in off}
+        over = {id_ for id_, standing in hot.standings(db, marks).items() if standing.ended} if marks else set[str]()
+        on = [*again, *(id_ for id_ in marks if id_ not in over)]
+        if off:
+            hot.unmark(db, list(off))
+        if on:
+            hot.mark(db, on)
+        return _Marks(on, list(off))
+
+    def _noted(self, stored: _Stored, endpoints: Sequence[EndpointRow], clock: float) -> None:
+        """What is in the file is in memory too."""
+        self._ended += stored.grown.ended
+        self._in_turns = stored.turned.any
+        self._marks.difference_update(stored.marks.off)
+        self._marks.update(stored.marks.on)
+        self._endpoints.learn(endpoints, clock)
+        self._grew(stored.grown.waiting, clock)
+
+    def _grew(self, grown: Mapping[hot.Held, int], clock: float) -> None:
+        for held, count in grown.items():
+            self._waiting += count
+            self._held[held[1]] += count
+        self._endpoints.held(grown, clock)
 
     async def claim(self, now: int, limit: int, lease: float) -> Claims:
-        clock = time.monotonic()
+        clock = self._clock.monotonic()
         self._tokens += 1
         token = self._tokens
         if not self._waiting:
-            return Claims([], 0, 0)
+            return Claims([], 0, 0, {}, self._endpoints.open_breakers, self._endpoints.idle(now, clock))
 
-        def take(db: sqlite3.Connection) -> Claims:
-            due = hot.lease_due(db, now, clock, clock + lease, token, limit)
-            return Claims([Claim(*row, token) for row in due], hot.next_due(db, clock), self._waiting)
+        def take(db: sqlite3.Connection) -> _Claimed:
+            due = [self._due(row, token) for row in hot.lease_due(db, now, clock, clock + lease, token, limit)]
+            taken: list[Taken] = []
+            left = limit - len(due)
+            for id_ in self._endpoints.looks(clock, left):
+                if not left:
+                    break
+                grant = self._endpoints.grant(id_, now, clock)
+                most = min(grant.most, left)
+                rows = hot.lease_held(db, id_, clock, clock + lease, token, most) if most else []
+                taken.append(Taken(grant, most, [row.id for row in rows], token, clock + lease))
+                due += [self._let_go(row, taken[-1]) for row in rows]
+                left -= len(rows)
+            return _Claimed(due, taken, hot.next_due(db, clock))
 
-        return self._write(take)
+        due, granted, next_due = self._write(take)
+        for taken in granted:
+            self._endpoints.took(taken, now, clock)
+        times = [time for time in (next_due, self._endpoints.next_look(now, clock)) if time]
+        held = {reason: count for reason, count in self._held.items() if reason not in ("", DELIVER_AT) and count}
+        idle = self._endpoints.idle(now, clock)
+        return Claims(due, min(times, default=0), self._waiting, held, self._endpoints.open_breakers, idle)
+
+    def _due(self, row: hot.Leased, token: int) -> Claim:
+        if row.id in self._marks:
+            why = "cancelled"
+        else:
+            # One whose turn has come meets its endpoint at the gate, as any other does.
+            why = "expired" if row.held in OF_ENDPOINT else "due"
+        return Claim(row.id, row.series, row.gen, row.record, token, why)
+
+    def _let_go(self, row: hot.Leased, taken: Taken) -> Claim:
+        why = "endpoint_disabled" if taken.grant.disabled else "admitted"
+        return Claim(row.id, row.series, row.gen, row.record, taken.token, why, taken.grant.probe)
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        def drop(db: sqlite3.Connection) -> int:
-            tokens = {claim.token for claim in claims if claim.token}
-            gone = sum([hot.drop_leased(db, token, [c.id for c in claims if c.token == token]) for token in tokens])
+        def drop(db: sqlite3.Connection) -> Counter[hot.Held]:
+            gone: Counter[hot.Held] = Counter()
+            for token in {claim.token for claim in claims if claim.token}:
+                gone += hot.drop_leased(db, token, [claim.id for claim in claims if claim.token == token])
             queued = [(claim.id, claim.series, claim.gen) for claim in claims if not claim.token]
-            return gone + (hot.unschedule(db, queued) if queued else 0)
+            return gone + hot.unschedule(db, queued) if queued else gone
 
-        self._waiting -= self._write(drop)
+        gone, clock = self._write(drop), self._clock.monotonic()
+        self._grew({held: -count for held, count in gone.items()}, clock)
+        self._endpoints.released(claims, clock)
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]:
         known = self._read(lambda db: hot.statuses(db, ids))
@@ -196,9 +388,13 @@ class EmbeddedState:
             return status
         return replace(status, state="delivering")
 
-    async def counts(self) -> Counts:
-        both = self._read(lambda db: len(hot.standings(db, list(self._young))))
-        return Counts(self._waiting, self._read(hot.count_known) + len(self._young) - both)
+    async def statistics(self, now: int) -> Statistics:
+        if not self._valid:
+            raise Transient("statistics are being read from the log: try again in a moment")
+        young, window = self._young.values(), self._windows.window
+        return self._read(
+            lambda db: Statistics(self._waiting, self._ended, window(db, now, HOUR, young), window(db, now, DAY, young))
+        )
 
     async def condition(self) -> Condition:
         return Condition(self._valid, self._reason, dict(self._watermark))
@@ -209,18 +405,41 @@ class EmbeddedState:
         self._write(hot.wipe)
         self._watermark = {}
         self._ended = self._waiting = 0
+        self._in_turns = False
+        self._held.clear()
+        self._marks.clear()
+        self._endpoints.clear()
         self._young.clear()
+        self._unwritten.clear()
         self._in_flight.clear()
         self._early.clear()
         self._keys.wiped()
+        self._windows.wiped()
         return EmbeddedRebuild(self, self._epoch)
 
-    async def restore(self, effects: Sequence[Effect], epoch: int) -> None:
+    async def restore(
+        self, effects: Sequence[Effect], endpoints: Sequence[EndpointRow], marks: Sequence[str], epoch: int
+    ) -> None:
         """One step of a rebuild; see `EmbeddedRebuild`."""
         self._still(epoch)
-        grown = self._write(lambda db: hot.restore(db, effects))
-        self._ended += grown.ended
-        self._waiting += grown.waiting
+        now = self._clock.now()
+
+        def store(db: sqlite3.Connection) -> _Stored:
+            self._windows.restore(db, effects)
+            grown = hot.restore(db, effects)
+            turned = self._turn(db, grown.stored, now)
+            return _Stored(grown, turned, self._mark(db, grown.stored, grown.stored, marks))
+
+        self._noted(self._write(store), endpoints, self._clock.monotonic())
+        for effect in effects:
+            # Or it would count twice as received until it has an outcome.
+            self._young.pop(effect.status.id, None)
+        self._unwritten.difference_update([effect.status.id for effect in effects])
+
+    async def count(self, effects: Sequence[Effect], epoch: int) -> None:
+        """What happened before a rebuild; see `EmbeddedRebuild`."""
+        self._still(epoch)
+        self._write(lambda db: self._windows.count(db, effects))
 
     async def seal(self, watermark: Mapping[int, int], epoch: int) -> None:
         """The end of a rebuild; see `EmbeddedRebuild`."""
@@ -305,6 +524,8 @@ def _first_seen(ask: Ask) -> Status:
         attempts=ask.attempt - 1,
         max_attempts=ask.max_attempts,
         created_at=ask.created_at,
+        # What is asked of it later has to stand in the same order as its results.
+        ordering_key=ask.turn.partition("/")[2],
     )
 
 
@@ -315,8 +536,13 @@ class EmbeddedRebuild:
         self._state = state
         self._epoch = epoch
 
-    async def restore(self, effects: Sequence[Effect]) -> None:
-        await self._state.restore(effects, self._epoch)
+    async def restore(
+        self, effects: Sequence[Effect], endpoints: Sequence[EndpointRow] = (), marks: Sequence[str] = ()
+    ) -> None:
+        await self._state.restore(effects, endpoints, marks, self._epoch)
+
+    async def count(self, effects: Sequence[Effect]) -> None:
+        await self._state.count(effects, self._epoch)
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self._state.seal(watermark, self._epoch)

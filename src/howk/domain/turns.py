@@ -1,0 +1,100 @@
+"""The deliver room's other queue: jobs with an ordering key that wait for those before them, each turn first in, first
+out. Bounded as a whole, and no turn takes more than a share of what is free.
+
+Time is monotonic seconds and passed in; a job is known by its identity.
+"""
+
+from collections import OrderedDict
+from typing import Generic, NamedTuple, TypeVar
+
+J = TypeVar("J")
+
+_SHARE = 16
+
+
+class TurnLimits(NamedTuple):
+    """How many jobs and bytes may wait in all, and for how many seconds each."""
+
+    window: int
+    window_bytes: int
+    patience: float = 2.0
+
+
+class _Waiting(NamedTuple, Generic[J]):
+    job: J
+    turn: str
+    size: int
+    since: float
+
+
+class Turns(Generic[J]):
+    """The queue."""
+
+    def __init__(self, limits: TurnLimits) -> None:
+        self._limits = limits
+        self._queues: dict[str, OrderedDict[int, _Waiting[J]]] = {}
+        # All of them, longest waiting first.
+        self._all: OrderedDict[int, _Waiting[J]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def enter(self, job: J, turn: str, size: int, now: float) -> bool:
+        """Wait behind the others of the turn; False where there is no room."""
+        queue = self._queues.get(turn)
+        free = self._limits.window - len(self._all)
+        free_bytes = self._limits.window_bytes - self._bytes
+        if free <= 0 or size > free_bytes:
+            return False
+        if queue and (_SHARE * (len(queue) + 1) > free or _SHARE * _size(queue, size) > free_bytes):
+            return False
+        if queue is None:
+            queue = self._queues[turn] = OrderedDict()
+        queue[id(job)] = self._all[id(job)] = _Waiting(job, turn, size, now)
+        self._bytes += size
+        return True
+
+    def waits(self, turn: str) -> bool:
+        """Whether anybody waits for this turn."""
+        return turn in self._queues
+
+    def heads(self) -> list[J]:
+        """The first of each turn."""
+        return [next(iter(queue.values())).job for queue in self._queues.values()]
+
+    def leave(self, job: J) -> bool:
+        """The job waits no longer; False where it did not."""
+        waiting = self._all.pop(id(job), None)
+        if waiting is None:
+            return False
+        queue = self._queues[waiting.turn]
+        del queue[id(job)]
+        if not queue:
+            del self._queues[waiting.turn]
+        self._bytes -= waiting.size
+        return True
+
+    def overdue(self, now: float) -> list[J]:
+        """Those that have waited too long; they are no longer here."""
+        late: list[J] = []
+        for waiting in self._all.values():
+            if now - waiting.since < self._limits.patience:
+                break
+            late.append(waiting.job)
+        for job in late:
+            self.leave(job)
+        return late
+
+    def drain(self) -> list[J]:
+        """Forget and give back everything."""
+        found = [waiting.job for waiting in self._all.values()]
+        self._queues.clear()
+        self._all.clear()
+        self._bytes = 0
+        return found
+
+
+def _size(queue: OrderedDict[int, _Waiting[J]], more: int) -> int:
+    # The oldest stands for all: a turn is of one sender and of like sizes, and the whole is bounded in any case.
+    return (len(queue) + 1) * max(more, next(iter(queue.values())).size)

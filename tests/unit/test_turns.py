@@ -1,0 +1,82 @@
+"""The queue of those that wait for their turn, against a plain list."""
+
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howk.domain.turns import TurnLimits, Turns
+
+SHARE = 16
+
+
+class Entered(NamedTuple):
+    job: object
+    turn: str
+    size: int
+    at: float
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "enter", "enter", "leave", "overdue", "again"]),
+        st.sampled_from("abc"),
+        st.integers(1, 40),
+        st.sampled_from([0.0, 0.5, 3.0]),
+    ),
+    max_size=60,
+)
+
+
+@given(taken=steps, window=st.integers(1, 60), window_bytes=st.integers(1, 2_000))
+def test_it_keeps_what_entered_in_order_within_its_bounds_and_lets_each_leave_once(
+    taken: list[tuple[str, str, int, float]], window: int, window_bytes: int
+) -> None:
+    turns: Turns[object] = Turns(TurnLimits(window, window_bytes, patience=2.0))
+    model: list[Entered] = []
+    gone: object = object()
+    now = 0.0
+    for what, turn, size, passes in taken:
+        now += passes
+        if what == "enter":
+            job = object()
+            if turns.enter(job, turn, size, now):
+                model.append(Entered(job, turn, size, now))
+        elif what == "leave":
+            first = next((each for each in model if each.turn == turn), None)
+            if first:
+                gone = first.job
+                assert turns.leave(gone)
+                model.remove(first)
+        elif what == "overdue":
+            late = [each for each in model if now - each.at >= 2.0]
+            assert turns.overdue(now) == [each.job for each in late]
+            model = [each for each in model if each not in late]
+        else:
+            assert not turns.leave(gone)
+        assert len(turns) == len(model) <= window
+        assert sum(each.size for each in model) <= window_bytes
+        heads = {each.turn: each.job for each in reversed(model)}
+        assert sorted(map(id, turns.heads())) == sorted(map(id, heads.values()))
+        assert [turns.waits(name) for name in "abc"] == [name in heads for name in "abc"]
+    assert turns.drain() == [each.job for each in model]
+    assert (len(turns), turns.heads(), turns.overdue(now + 9)) == (0, [], [])
+
+
+@given(window=st.integers(1, 2_000))
+def test_one_turn_leaves_room_for_the_others(window: int) -> None:
+    turns: Turns[object] = Turns(TurnLimits(window, 1 << 40))
+    jobs = [object() for _ in range(window)]
+    entered = sum(turns.enter(job, "greedy", 1, 0.0) for job in jobs)
+    assert entered <= 1 + window // (SHARE + 1)
+    others = [object() for _ in range(window - entered)]
+    assert all(turns.enter(job, f"turn {n}", 1, 0.0) for n, job in enumerate(others))
+    assert not turns.enter(object(), "one more", 1, 0.0)
+
+
+def test_large_ones_of_one_turn_leave_room_in_bytes_for_the_others() -> None:
+    turns: Turns[object] = Turns(TurnLimits(1_000, 1_000))
+    jobs = [object() for _ in range(9)]
+    assert [turns.enter(job, "greedy", 40, 0.0) for job in jobs] == [True] + [False] * 8
+    assert not turns.enter(object(), "other", 961, 0.0)
+    assert turns.enter(object(), "other", 960, 0.0)
