@@ -18,6 +18,7 @@ ROWS = {
     "deliver": "a backlog drained, without and with settle",
     "end_to_end": "accepted and received at the highest rate that leaves no backlog",
     "latency": "from the request to the receiver at a fixed rate",
+    "isolation": "what endpoints that hang cost the others",
     "idle": "what an idle howk costs",
 }
 
@@ -35,9 +36,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="of each measurement; each row has its own default")
     parser.add_argument("--warm", type=float, default=2.0, help="seconds before measuring (%(default)s)")
     parser.add_argument("--connections", type=int, help="of the load client; each row has its own default")
-    parser.add_argument("--rate", type=float, help="webhooks a second, of latency (1000)")
+    parser.add_argument("--rate", type=float, help="webhooks a second, of latency (1000) and isolation (4000)")
     parser.add_argument("--batch", type=int, default=100, help="webhooks a request, of accept_batch (%(default)s)")
     parser.add_argument("--backlog", type=int, default=100_000, help="webhooks drained by deliver (%(default)s)")
+    parser.add_argument("--endpoints", type=int, default=16, help="endpoints that the backlog is for (%(default)s)")
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload (%(default)s)")
     parser.add_argument("--unsigned", action="store_true", help="webhooks without a signing secret")
     parser.add_argument("--no-pin", action="store_true", help="leave the choice of cores to the kernel")

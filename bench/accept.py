@@ -78,6 +78,8 @@ def in_log(data: Path) -> int:
     """How many delivery records a data directory holds."""
     connection = sqlite3.connect(data / "log.db")
     try:
-        return connection.execute("SELECT coalesce(sum(count), 0) FROM log_pending").fetchone()[0]
+        return connection.execute(
+            "SELECT (SELECT coalesce(sum(count), 0) FROM log_pending) + (SELECT coalesce(sum(count), 0) FROM log_slow)"
+        ).fetchone()[0]
     finally:
         connection.close()

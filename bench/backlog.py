@@ -35,15 +35,21 @@ async def run(options: argparse.Namespace) -> None:
             await fill(house, options)
         else:
             print(json.dumps({"event": "ready"}), flush=True)
-            await house.deliver_stage.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(house.deliver_stage.run())
+                group.create_task(house.pace.run())
 
 
 async def fill(house: House, options: argparse.Namespace) -> None:
-    request = decode(webhook(options.endpoint, options.size, signed=not options.unsigned), type=Enqueue)
+    requests = [
+        decode(webhook(f"{options.endpoint}/{n}", options.size, signed=not options.unsigned), type=Enqueue)
+        for n in range(options.endpoints)
+    ]
     left = options.count
     while left:
         number = min(left, _AT_ONCE)
-        answers = await house.ingest.accept("bench", [request] * number, "bench")
+        taken = (requests * (number // len(requests) + 1))[:number]
+        answers = await house.ingest.accept("bench", taken, "bench")
         refused = [answer for answer in answers if isinstance(answer, Rejected)]
         if refused:
             sys.exit(f"refused: {refused[0]}")
@@ -56,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("act", choices=["fill", "drain"])
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--endpoint", default="", help="where the webhooks are to go")
+    parser.add_argument("--endpoints", type=int, default=1, help="paths at the receiver, each an endpoint of its own")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload")
     parser.add_argument("--unsigned", action="store_true", help="without a signing secret")

@@ -20,7 +20,7 @@ def measure(options: argparse.Namespace) -> Row:
         row.settings = {
             "payload_bytes": options.size,
             "signed": not options.unsigned,
-            "receivers": "1, answering at once",
+            "endpoints": f"{options.endpoints} of one receiver, answering at once",
             "cores": str(stand.cores),
         }
         alone = drained(row, stand, "alone")
@@ -62,7 +62,7 @@ def fill(stand: Stand, data: str, sink: Sink) -> None:
     """Put the backlog into a fresh data directory."""
     options = stand.options
     command = ["-m", "bench.backlog", "fill", "--data-dir", str(stand.directory / data), "--endpoint", sink.url]
-    command += ["--count", str(options.backlog), "--size", str(options.size)]
+    command += ["--count", str(options.backlog), "--size", str(options.size), "--endpoints", str(options.endpoints)]
     child = stand.start([*command, *(["--unsigned"] if options.unsigned else [])], stand.cores.measured)
     line(child)
     child.wait()

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import uvloop
 
@@ -49,9 +49,29 @@ def webhook(endpoint: str, size: int, *, signed: bool) -> bytes:
     return json.dumps(item, separators=(",", ":")).encode()
 
 
-def request(options: argparse.Namespace) -> bytes:
-    """The bytes of every request."""
-    body = webhook(options.endpoint, options.size, signed=not options.unsigned)
+class Kind(NamedTuple):
+    """A request's bytes, and whether its endpoint answers."""
+
+    request: bytes
+    counts: bool
+
+
+def kinds(options: argparse.Namespace) -> list[Kind]:
+    """The requests, one for each endpoint; those that hang are spread among the others."""
+    if options.endpoints == 1:
+        return [Kind(request(options, options.endpoint), counts=True)]
+    every = options.endpoints // options.hanging if options.hanging else options.endpoints + 1
+    found: list[Kind] = []
+    for number in range(options.endpoints):
+        hangs = number % every == 0 and options.hanging > 0
+        path = f"/hangs/{number}" if hangs else f"/{number}"
+        found.append(Kind(request(options, options.endpoint + path), counts=not hangs))
+    return found
+
+
+def request(options: argparse.Namespace, endpoint: str) -> bytes:
+    """The bytes of a request."""
+    body = webhook(endpoint, options.size, signed=not options.unsigned)
     path = "/webhooks/bench/enqueue"
     if options.batch > 1:
         body = b'{"webhooks":[' + b",".join([body] * options.batch) + b"]}"
@@ -82,6 +102,7 @@ class Client(asyncio.Protocol):
         self.load = load
         self.began = 0.0
         self.buffer = b""
+        self.counts = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not registered as such.
@@ -89,7 +110,7 @@ class Client(asyncio.Protocol):
 
     def send(self, began: float) -> None:
         self.began = began
-        self.transport.write(self.load.request)
+        self.transport.write(self.load.next(self))
 
     def data_received(self, data: bytes) -> None:
         if self.buffer:
@@ -112,7 +133,8 @@ class Load:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.request = request(options)
+        self.kinds = kinds(options)
+        self.number = 0
         self.tally = Tally()
         self.clients: list[Client] = []
         self.idle: deque[Client] = deque()
@@ -121,17 +143,24 @@ class Load:
         self.held = False
         self.highest = 0
 
+    def next(self, client: Client) -> bytes:
+        """The request of the next endpoint in turn."""
+        kind = self.kinds[self.number % len(self.kinds)]
+        self.number += 1
+        client.counts = kind.counts
+        return kind.request
+
     def answered(self, client: Client, data: bytes) -> None:
         tally = self.tally
         now = time.time()
         if data.startswith((b"HTTP/1.1 202", b"HTTP/1.1 200")):
-            count = self.options.batch
+            count = self.options.batch if client.counts else 0
             tally.accepted += count
-            if self.options.sink:
+            if self.options.sink and count:
                 ids = _IDS.findall(data)
                 tally.ids += ids
                 tally.sent.extend([client.began] * len(ids))
-            if tally.measuring:
+            if tally.measuring and count:
                 tally.measured += count
                 tally.waits.append(now - client.began)
         else:
@@ -288,6 +317,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--endpoint", required=True, help="where the webhooks are to go")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--batch", type=int, default=1, help="webhooks in a request")
+    parser.add_argument("--endpoints", type=int, default=1, help="so many paths in turn, each an endpoint of its own")
+    parser.add_argument("--hanging", type=int, default=0, help="so many of them hang, and are not counted")
     parser.add_argument("--rate", type=float, default=0.0, help="webhooks a second; 0: closed loop")
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload")
     parser.add_argument("--unsigned", action="store_true", help="without a signing secret")

@@ -1,4 +1,5 @@
-"""A receiver fast enough to measure against: answers 200 to every POST and counts what came, by `webhook-id`.
+"""A receiver fast enough to measure against: answers 200 to every POST and counts what came, by `webhook-id`. Paths
+that begin with `/hangs` are neither answered nor counted.
 
 `GET /__counts` tells the counts, `GET /__arrivals` the first arrival of each id in Unix seconds, both as JSON. It
 prints `{"port": …}` once it listens and its counts when it is ended by a signal.
@@ -87,6 +88,8 @@ class Sink(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.path.startswith(b"/__"):
             self._report()
+            return
+        if self.path.startswith(b"/hangs"):
             return
         self.tally.add(self.webhook_id)
         self.webhook_id = b""
