@@ -280,3 +280,16 @@ async def test_what_took_the_slow_lane_is_delivered_and_known_after_a_loss_of_ho
         async with running(tmp_path, clock, **_RULES) as corridor:
             for id_ in crowded:
                 assert (await corridor.ended(str(id_))).state == "delivered"
+
+
+async def test_a_domain_is_not_called_more_often_at_once_than_its_cap_over_all_its_endpoints(tmp_path: Path) -> None:
+    async with (
+        Receiver(hang=True) as receiver,
+        running(tmp_path, concurrency__max_inflight_per_domain=3, **_RULES) as corridor,
+    ):
+        ids = [await corridor.send(f"{receiver.url}/{n}") for n in range(10)]
+        await receiver.wait_for(3)
+        corridor.clock.advance(2_500)
+        called = {got.id for got in receiver.captured}
+        await _held(corridor, [id_ for id_ in ids if id_ not in called], "limit")
+        assert receiver.total == 3

@@ -150,10 +150,12 @@ class Deliver:
 
     def stop(self) -> None:
         """Give back what waits: it stays unfinished in the log."""
+        waiting = [*self._pacing.drain(), *self._turns.drain()]
+        # Only now, when nothing is left that their places could be given to.
         starting, self._starting = self._starting, []
         for job in starting:
             self._pacing.finished(job.endpoint, job.host, job, None, self._clock.monotonic())
-        for job in (*starting, *self._pacing.drain(), *self._turns.drain()):
+        for job in (*starting, *waiting):
             self._in_hand.discard(job.key)
             if len(job.delivery.targets) == 1:
                 job.batch.give_back()
