@@ -130,6 +130,11 @@ def count_ended(connection: sqlite3.Connection) -> int:
     return connection.execute("SELECT count(*) FROM status WHERE ended > 0").fetchone()[0]
 
 
+def oldest_end(connection: sqlite3.Connection) -> int:
+    """When the first of the deliveries that have ended did, 0 when none has."""
+    return connection.execute("SELECT min(ended) FROM status WHERE ended > 0").fetchone()[0] or 0
+
+
 def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
     """Add statuses of which nothing is known yet."""
     execute_rows(connection, _INTO_STATUS, [_row(status) for status in statuses], "ON CONFLICT DO NOTHING")

@@ -88,6 +88,7 @@ class _Stored(NamedTuple):
     turned: _Turned
     marks: _Marks
     gone: Sequence[str] = ()
+    oldest: int = _FOREVER
 
 
 class _Claimed(NamedTuple):
@@ -112,6 +113,8 @@ class EmbeddedState:
         # Tokens of a run before this one are never given again.
         self._tokens = time.monotonic_ns()
         self._ended = hot.count_ended(connection)
+        # No status that is kept has ended before this.
+        self._oldest = hot.oldest_end(connection) or _FOREVER
         self._held: Counter[str] = Counter()
         self._waiting = 0
         self._marks = hot.marks(connection)
@@ -254,11 +257,10 @@ class EmbeddedState:
             grown = hot.store(db, effects, any_known=known_before, any_waiting=self._waiting > 0)
             turned = self._turn(db, grown.stored, now)
             changed = self._mark(db, effects, grown.stored, marks)
-            over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
-            gone = hot.prune(db, _FOREVER, over) if over > 0 else []
-            return _Stored(grown, turned, changed, gone + hot.prune(db, now - self._keep.ttl, _PRUNE_AT_ONCE))
+            return _Stored(grown, turned, changed, *self._pruned(db, grown, now))
 
         stored = self._write(store)
+        self._oldest = stored.oldest
         self._windows.stored()
         self._watermark = reached
         self._ended -= len(stored.gone)
@@ -309,6 +311,17 @@ class EmbeddedState:
         if on:
             hot.mark(db, on)
         return _Marks(on, list(off))
+
+    def _pruned(self, db: sqlite3.Connection, grown: hot.Grown, now: int) -> tuple[list[str], int]:
+        """Drop what is over the bound or too old, and say since when there are ends; the file is not asked where
+        nothing can be to drop."""
+        over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
+        gone = hot.prune(db, _FOREVER, over) if over > 0 else []
+        before = now - self._keep.ttl
+        oldest = min([self._oldest, *_ends(grown.stored)])
+        if oldest < before:
+            gone += hot.prune(db, before, _PRUNE_AT_ONCE)
+        return gone, (hot.oldest_end(db) or _FOREVER) if gone or oldest < before else oldest
 
     def _noted(self, stored: _Stored, endpoints: Sequence[EndpointRow], clock: float) -> None:
         """What is in the file is in memory too."""
@@ -405,6 +418,7 @@ class EmbeddedState:
         self._write(hot.wipe)
         self._watermark = {}
         self._ended = self._waiting = 0
+        self._oldest = _FOREVER
         self._in_turns = False
         self._held.clear()
         self._marks.clear()
@@ -431,6 +445,7 @@ class EmbeddedState:
             return _Stored(grown, turned, self._mark(db, grown.stored, grown.stored, marks))
 
         self._noted(self._write(store), endpoints, self._clock.monotonic())
+        self._oldest = min([self._oldest, *_ends(effects)])
         for effect in effects:
             # Or it would count twice as received until it has an outcome.
             self._young.pop(effect.status.id, None)
@@ -506,6 +521,10 @@ class EmbeddedState:
 
 def _standing(status: Status) -> Standing:
     return Standing(status.series, status.gen, status.ended_at > 0)
+
+
+def _ends(effects: Sequence[Effect]) -> list[int]:
+    return [effect.status.ended_at for effect in effects if effect.status.ended_at]
 
 
 def _bound(ids: dict[str, None]) -> None:
