@@ -96,7 +96,7 @@ def wipe(connection: sqlite3.Connection) -> None:
     for table in ("status", "waiting", "turns", "marks", "keys"):
         connection.execute(f"DELETE FROM {table}")
     windows.wipe(connection)
-    set_meta(connection, watermark="{}", keys="{}", valid="")
+    set_meta(connection, watermark="{}", counted="{}", keys="{}", valid="")
 
 
 def set_meta(connection: sqlite3.Connection, **values: str) -> None:
@@ -120,9 +120,9 @@ def keys_reached(connection: sqlite3.Connection) -> dict[int, int]:
     return decode_json(meta(connection, "keys") or "{}", type=dict[int, int])
 
 
-def set_watermark(connection: sqlite3.Connection, reached: Mapping[int, int]) -> None:
-    """Store how far settle's effects are in."""
-    set_meta(connection, watermark=encode_json(dict(reached)).decode())
+def set_watermark(connection: sqlite3.Connection, reached: Mapping[int, int], **beside: str) -> None:
+    """Store how far settle's effects are in, and names of `meta` beside it."""
+    set_meta(connection, watermark=encode_json(dict(reached)).decode(), **beside)
 
 
 def count_ended(connection: sqlite3.Connection) -> int:

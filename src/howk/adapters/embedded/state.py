@@ -252,8 +252,7 @@ class EmbeddedState:
         known_before = not all(effect.status.id in self._unwritten for effect in effects)
 
         def store(db: sqlite3.Connection) -> _Stored:
-            hot.set_watermark(db, reached)
-            self._windows.store(db, effects, now)
+            hot.set_watermark(db, reached, counted=self._windows.store(db, effects, now))
             grown = hot.store(db, effects, any_known=known_before, any_waiting=self._waiting > 0)
             turned = self._turn(db, grown.stored, now)
             changed = self._mark(db, effects, grown.stored, marks)

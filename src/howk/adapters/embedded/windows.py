@@ -2,17 +2,17 @@
 
 Everything is written in the transaction of what is counted, so that a killed process loses and repeats nothing. What
 was received is counted for good with a delivery's first outcome. Until then the delivery itself is counted: in memory
-by the caller, or in `fresh` where its status was written before it had one. The caller owns transactions; what memory
-knows of the tables changes only after they are committed (`stored`).
+by the caller, or in `fresh` where its status was written before it had one. The counts of the latest second stand
+beside the watermark, which is written in any case, and become slices when another second comes. The caller owns
+transactions; what memory knows of the tables changes only after they are committed (`stored`).
 """
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from msgspec.json import encode
+from msgspec.json import decode, encode
 
 from howk.adapters.embedded.db import execute_rows
 from howk.domain.delivery import Status
@@ -57,6 +57,8 @@ class Windows:
         self._known: dict[str, int] = {}
         self._learned: dict[str, int] = {}
         self._pruned = 0
+        self._counted = decode(_kept(connection), type=dict[int, list[int]])
+        self._next = self._counted
         (salt,) = connection.execute("SELECT salt FROM salt").fetchone()
 
         def hashed(endpoint: str) -> int:
@@ -66,10 +68,14 @@ class Windows:
 
         self._hash = lru_cache(maxsize=_MOST_KNOWN)(hashed)
 
-    def store(self, connection: sqlite3.Connection, effects: Sequence[Effect], now: int) -> None:
-        """Count effects, and drop what is older than `ttl` at `now`."""
+    def store(self, connection: sqlite3.Connection, effects: Sequence[Effect], now: int) -> str:
+        """Count effects, and drop what is older than `ttl` at `now`; what is to be kept beside the watermark."""
         self._learned = {}
-        self._count(connection, effects)
+        counted = _tallied(effects, self._counted)
+        latest = max(counted, default=0)
+        _into_slices(connection, {second: row for second, row in counted.items() if second < latest})
+        self._next = {latest: counted[latest]} if counted else {}
+        self._call(connection, effects)
         self._still_fresh = self._any_fresh
         if self._any_fresh:
             _forget_fresh(connection, [effect.status.id for effect in effects])
@@ -78,6 +84,7 @@ class Windows:
         if oldest != self._pruned:
             self._pruned = oldest
             _prune(connection, oldest)
+        return encode(self._next).decode()
 
     def stored(self) -> None:
         """What was given to `store` is committed."""
@@ -85,11 +92,13 @@ class Windows:
             self._known.clear()
         self._known.update(self._learned)
         self._any_fresh = self._still_fresh
+        self._counted = self._next
 
     def count(self, connection: sqlite3.Connection, effects: Sequence[Effect]) -> None:
         """Count effects of a rebuild, which change no delivery."""
         self._learned = {}
-        self._count(connection, effects)
+        _into_slices(connection, _tallied(effects, {}))
+        self._call(connection, effects)
 
     def hold(self, connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
         """These are about to be written without an outcome: they are counted as they stand, each of them once."""
@@ -113,6 +122,7 @@ class Windows:
     def wiped(self) -> None:
         """The tables are empty."""
         self._known.clear()
+        self._counted = self._next = {}
         self._any_fresh = False
         self._new = 0
 
@@ -126,6 +136,9 @@ class Windows:
                 f"SELECT {_SUMS} FROM slices WHERE width = ? AND start BETWEEN ? AND ?", (width, first, last)
             ).fetchone()
             sums = [one + more for one, more in zip(sums, found, strict=True)]
+        for second, row in self._counted.items():
+            if after < second <= until:
+                sums = [one + more for one, more in zip(sums, row, strict=True)]
         fresh = "SELECT count(*) FROM fresh WHERE second BETWEEN ? AND ?"
         sums[_RECEIVED] += connection.execute(fresh, (after + 1, until)).fetchone()[0]
         sums[_RECEIVED] += sum([_is_first(status) and after < status.created_at // 1000 <= until for status in young])
@@ -134,24 +147,14 @@ class Windows:
         )
         return Window(*sums, unique_endpoints=distinct([hash_ for (hash_,) in smallest]))
 
-    def _count(self, connection: sqlite3.Connection, effects: Sequence[Effect]) -> None:
-        happened = Counter([(effect.at // 1000, effect.status.state) for effect in effects if effect.at])
-        began = Counter([effect.accepted_at // 1000 for effect in effects if effect.accepted_at])
-        counts: dict[tuple[int, int], list[int]] = {}
-        for (second, state), number in happened.items():
-            if kind := KIND_OF.get(state):
-                _add(counts, second, _PLACE[kind], number)
-        for second, number in began.items():
-            _add(counts, second, _RECEIVED, number)
-        execute_rows(connection, _INTO_SLICES, [(*slice_, *row) for slice_, row in counts.items()], _ADD)
-        called = {(effect.endpoint, effect.at // 1000) for effect in effects if _called(effect)}
-        self._call(connection, sorted(called, key=lambda one: one[1]))
-
-    def _call(self, connection: sqlite3.Connection, called: Sequence[tuple[str, int]]) -> None:
-        known = self._known
-        for endpoint, second in called:
-            if known.get(endpoint, 0) < second:
-                self._learned[endpoint] = second
+    def _call(self, connection: sqlite3.Connection, effects: Sequence[Effect]) -> None:
+        known, learned = self._known, self._learned
+        for effect in effects:
+            # One that is held names the endpoint that it waits for, and called none.
+            if effect.endpoint and effect.at and not effect.status.held_by:
+                second = effect.at // 1000
+                if known.get(effect.endpoint, 0) < second and learned.get(effect.endpoint, 0) < second:
+                    learned[effect.endpoint] = second
         if not self._learned:
             return
         rows = {self._hash(endpoint): second for endpoint, second in self._learned.items()}
@@ -161,12 +164,37 @@ class Windows:
             self._new = _thin(connection, max(rows.values()))
 
 
-def _add(counts: dict[tuple[int, int], list[int]], second: int, place: int, number: int) -> None:
-    for slice_ in starts(second):
-        row = counts.get(slice_)
-        if row is None:
-            counts[slice_] = row = [0] * len(KINDS)
-        row[place] += number
+def _kept(connection: sqlite3.Connection) -> str:
+    """What was kept beside the watermark."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'counted'").fetchone()
+    return row[0] if row else "{}"
+
+
+def _tallied(effects: Sequence[Effect], before: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+    """What happened in each second, in the order of `KINDS`, on top of what was counted before."""
+    counted = {second: list(row) for second, row in before.items()}
+    for effect in effects:
+        if effect.at and (kind := KIND_OF.get(effect.status.state)):
+            _at(counted, effect.at // 1000)[_PLACE[kind]] += 1
+        if effect.accepted_at:
+            _at(counted, effect.accepted_at // 1000)[_RECEIVED] += 1
+    return counted
+
+
+def _at(counted: dict[int, list[int]], second: int) -> list[int]:
+    row = counted.get(second)
+    if row is None:
+        row = counted[second] = [0] * len(KINDS)
+    return row
+
+
+def _into_slices(connection: sqlite3.Connection, counted: Mapping[int, Sequence[int]]) -> None:
+    sums: dict[tuple[int, int], list[int]] = {}
+    for second, row in counted.items():
+        for slice_ in starts(second):
+            known = sums.get(slice_)
+            sums[slice_] = list(row) if known is None else [one + more for one, more in zip(known, row, strict=True)]
+    execute_rows(connection, _INTO_SLICES, [(*slice_, *row) for slice_, row in sums.items()], _ADD)
 
 
 def _is_first(status: Status) -> bool:
@@ -199,8 +227,3 @@ def _thin(connection: sqlite3.Connection, newest: int) -> int:
     connection.execute("DELETE FROM called")
     execute_rows(connection, "INSERT INTO called (hash, second)", sorted(left))
     return len(left)
-
-
-def _called(effect: Effect) -> bool:
-    """Whether it tells of a call: one that is held names the endpoint that it waits for."""
-    return bool(effect.endpoint and effect.at) and not effect.status.held_by
