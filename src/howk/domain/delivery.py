@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.endpoints import endpoint_id
-from howk.domain.records import NEWER, VERSION, DeadLetter, Delivery, Previous, Result, Waiting
+from howk.domain.records import NEWER, VERSION, DeadLetter, Delivery, Outcome, Previous, Result, Waiting
 from howk.domain.retry import RetryPolicy
 
 DELIVER_AT = "deliver_at"
@@ -238,14 +238,14 @@ def _scheduled(result: Result, delivery: Delivery) -> Waiting:
     )
 
 
-def schedule(delivery: Delivery) -> Result:
-    """What makes a new delivery of one target wait for its `not_before`, without an attempt."""
+def _of(delivery: Delivery, outcome: Outcome, at: int, version: int = VERSION) -> Result:
+    """A result about a delivery of one target that was not sent."""
     return Result(
-        v=VERSION,
+        v=version,
         id=delivery.targets[0].id,
         scope=delivery.scope,
-        outcome="scheduled",
-        at=delivery.created_at,
+        outcome=outcome,
+        at=at,
         series=delivery.series,
         gen=delivery.gen,
         attempt=delivery.attempt,
@@ -253,6 +253,11 @@ def schedule(delivery: Delivery) -> Result:
         created_at=delivery.created_at,
         delivery=delivery,
     )
+
+
+def schedule(delivery: Delivery) -> Result:
+    """What makes a new delivery of one target wait for its `not_before`, without an attempt."""
+    return _of(delivery, "scheduled", delivery.created_at)
 
 
 def waiting_status(waiting: Waiting) -> Status:
@@ -358,38 +363,14 @@ def unsent(delivery: Delivery, why: Literal["expired", "endpoint_disabled", "can
     """The outcome of a delivery of one target that is not sent any more; what the attempt before said stays its last
     word."""
     before = delivery.previous or _NONE_BEFORE
-    return Result(
-        v=NEWER if why == "cancelled" else VERSION,
-        id=delivery.targets[0].id,
-        scope=delivery.scope,
-        outcome="cancelled" if why == "cancelled" else "rejected",
-        at=now,
-        series=delivery.series,
-        gen=delivery.gen,
-        attempt=delivery.attempt,
-        max_attempts=delivery.max_attempts,
-        created_at=delivery.created_at,
-        reason="" if why == "cancelled" else why,
-        status_code=before.status_code,
-        error=before.error or _WHY[why],
-        delivery=None if why == "cancelled" else delivery,
-    )
+    if why == "cancelled":
+        result, reason, kept = _of(delivery, "cancelled", now, NEWER), "", None
+    else:
+        result, reason, kept = _of(delivery, "rejected", now), why, delivery
+    error = before.error or _WHY[why]
+    return replace(result, reason=reason, status_code=before.status_code, error=error, delivery=kept)
 
 
 def put_aside(delivery: Delivery, held_by: str, endpoint: str, now: int) -> Result:
     """The outcome of a delivery of one target that has to wait for what `held_by` says."""
-    return Result(
-        v=NEWER,
-        id=delivery.targets[0].id,
-        scope=delivery.scope,
-        outcome="held",
-        at=now,
-        series=delivery.series,
-        gen=delivery.gen,
-        attempt=delivery.attempt,
-        max_attempts=delivery.max_attempts,
-        created_at=delivery.created_at,
-        delivery=delivery,
-        endpoint=endpoint,
-        held_by=held_by,
-    )
+    return replace(_of(delivery, "held", now, NEWER), endpoint=endpoint, held_by=held_by)
