@@ -15,11 +15,13 @@ from howk.domain.delivery import (
     Moved,
     Standing,
     Verdict,
+    cancelled_result,
     dead_status,
     is_current,
     judge,
     move,
     pending_status,
+    unsent,
     waiting_status,
 )
 from howk.domain.records import Delivery, Result, Target
@@ -335,3 +337,15 @@ def test_a_record_that_can_not_be_read_ends_as_a_dead_letter_of_its_own_with_its
 def test_a_status_is_pending_with_the_attempts_that_were_made() -> None:
     status = pending_status(delivery("a", 2), "a")
     assert (status.state, status.attempts, status.gen, status.ended_at) == ("pending", 2, 2, 0)
+
+
+def test_what_is_cancelled_says_the_same_of_its_last_attempt_when_it_is_read_again() -> None:
+    failed = result("a", "failed", 0)
+    ended = move(failed, POLICY, marked=True).status
+    assert (ended.state, ended.attempts, ended.last_attempt_at, ended.last_status_code) == ("cancelled", 1, 1_000, 500)
+    assert move(cancelled_result(failed), POLICY).status == ended
+    waiting = move(failed, POLICY).waiting
+    assert waiting is not None
+    before_it_was_sent = move(unsent(waiting.delivery, "cancelled", 5_000), POLICY).status
+    assert (before_it_was_sent.attempts, before_it_was_sent.last_attempt_at) == (1, 1_000)
+    assert (before_it_was_sent.last_status_code, before_it_was_sent.last_error) == (500, "HTTP 500")

@@ -162,7 +162,8 @@ def _ended(result: Result, state: State, reason: str = "") -> Status:
 
 def _last_attempt(result: Result) -> int:
     if result.outcome in _NO_ATTEMPT or result.reason in _UNSENT:
-        return result.delivery.previous.at if result.delivery and result.delivery.previous else 0
+        before = result.delivery.previous if result.delivery else None
+        return before.at if before else result.last_attempt_at
     return result.at
 
 
@@ -334,9 +335,12 @@ def cancelled_result(result: Result) -> Result:
         at=result.at,
         series=result.series,
         gen=result.gen,
-        attempt=result.attempt + (result.outcome not in _NO_ATTEMPT),
+        attempt=_made(result) + 1,
         max_attempts=result.max_attempts,
         created_at=result.created_at,
+        status_code=result.status_code,
+        error=result.error,
+        last_attempt_at=_last_attempt(result),
     )
 
 
@@ -365,6 +369,7 @@ def unsent(delivery: Delivery, why: Literal["expired", "endpoint_disabled", "can
     before = delivery.previous or _NONE_BEFORE
     if why == "cancelled":
         result, reason, kept = _of(delivery, "cancelled", now, NEWER), "", None
+        result = replace(result, last_attempt_at=before.at)
     else:
         result, reason, kept = _of(delivery, "rejected", now), why, delivery
     error = before.error or _WHY[why]

@@ -133,9 +133,10 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `failed` may be retried; `rejected` ends the series with `reason`. No attempt are `scheduled` (the delivery waits
     for its `not_before`), `held` (it waits for what `held_by` says) and `cancelled`. All but delivered and cancelled
-    ones carry the delivery, cut to its target: all that a retry or a dead letter needs. `endpoint` is the id of the one
-    that was called, "" where none was, `probe` the token under which it was tried out. `undecodable` carries the bytes
-    that could not be read and where they stood (`stream/partition/offset`).
+    ones carry the delivery, cut to its target: all that a retry or a dead letter needs; a cancelled one says when the
+    last attempt was instead. `endpoint` is the id of the one that was called, "" where none was, `probe` the token
+    under which it was tried out. `undecodable` carries the bytes that could not be read and where they stood
+    (`stream/partition/offset`).
 
     A command (`domain.records.Command`) has its own id in `command`. `cancel` is about the delivery `id`, the others
     about the endpoint `id` of `scope`, which is called at `url`.
@@ -166,6 +167,7 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     probe: int = 0
     command: str = ""
     url: str = ""
+    last_attempt_at: int = 0
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
