@@ -155,7 +155,8 @@ async def test_calls_in_turn_use_one_tunnel_and_the_first_pays_for_it(stage: Sta
     assert (proxy.server.connections, server.connections, sender.dials, sender.reuses) == (1, 1, 1, 2)
     first, *later = [answer.timings for answer in answers]
     assert first.dns < first.connect
-    assert 0.1 <= first.connect <= first.total
+    # The loop's timers count whole milliseconds, and may end one early.
+    assert 0.095 <= first.connect <= first.total
     assert first.tls == 0
     assert [(timings.dns, timings.connect) for timings in later] == [(0, 0)] * 2
 
