@@ -23,12 +23,18 @@ class Authority:
         )
         self.pem = certificate.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+    def _builder(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        age: datetime.timedelta = datetime.timedelta(),
+        issuer: x509.Name | None = None,
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC) - age
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self.name)
+            .issuer_name(issuer or self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
@@ -40,14 +46,13 @@ class Authority:
         context.load_verify_locations(cadata=self.pem.decode())
         return context
 
-    def server(self, *names: str) -> ssl.SSLContext:
+    def server(self, *names: str, expired: bool = False, self_signed: bool = False) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = [x509.IPAddress(ip_address(n)) if n[0].isdigit() else x509.DNSName(n) for n in names]
-        certificate = (
-            self._builder(subject, key)
-            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .sign(self.key, hashes.SHA256())
+        builder = self._builder(subject, key, datetime.timedelta(days=int(expired)), subject if self_signed else None)
+        certificate = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False).sign(
+            key if self_signed else self.key, hashes.SHA256()
         )
         path = self.folder / f"{names[0]}.pem"
         path.write_bytes(

@@ -154,7 +154,7 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
         )
         state = EmbeddedState.open(directory, keep, tools.clock)
         stack.push_async_callback(state.close)
-        sender = OutboundSender(_sender_options(settings, trust))
+        sender = OutboundSender(sender_options(settings, trust))
         stack.push_async_callback(sender.close)
         yield Engines(log, state, sender, sealer)
 
@@ -305,7 +305,8 @@ def refusals(settings: Settings) -> list[str]:
     return problems
 
 
-def _sender_options(settings: Settings, trust: Trust) -> SenderOptions:
+def sender_options(settings: Settings, trust: Trust) -> SenderOptions:
+    """What the settings say about sending."""
     delivery = settings.delivery
     return SenderOptions(
         policy=policy(settings, trust),

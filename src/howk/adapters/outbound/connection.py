@@ -7,6 +7,7 @@ body (broken off, malformed, over the bound, out of time): the receiver has spok
 
 import asyncio
 import re
+import ssl
 from collections import deque
 from time import monotonic
 from typing import Protocol, cast
@@ -62,6 +63,11 @@ class Owner(Protocol):
     def closed(self, connection: "Connection") -> None:
         """The socket is gone."""
         ...
+
+
+def words_of(error: ssl.SSLError) -> str:
+    """What OpenSSL says, as words."""
+    return (error.reason or "failed").replace("_", " ").lower()
 
 
 class _Refused(Exception):
@@ -196,22 +202,37 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         if not self._received:
             self._first = now
+        room = self._options.max_header - self._received
+        if not self._has_status and len(data) > room:
+            # Whether the head fits must not depend on how it was cut into reads.
+            head, data = data[:room], data[room:]
+            if not self._read(head, now):
+                return
+            if not self._has_status:
+                text = f"the headers of the answer are larger than {self._options.max_header} bytes"
+                self._fail("protocol", text, now)
+                return
+        if self._read(data, now):
+            if self._complete:
+                self._finish(now, reusable=self._keep)
+            else:
+                self._bound(now)
+
+    def _read(self, data: bytes, now: float) -> bool:
+        """Whether the parser took it."""
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._unreadable(error, now)
-            return
-        if self._complete:
-            self._finish(now, reusable=self._keep)
-        else:
-            self._bound(now)
+            return False
+        return True
 
     def eof_received(self) -> None:
         self._broken_off()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._broken_off()
+        self._broken_off(exc)
         self._owner.closed(self)
         # Each holds the other.
         del self._parser
@@ -228,10 +249,6 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200:
-            limit = self._options.max_header
-            if self._received > limit and sum(len(n) + len(v) + 4 for n, v in self._headers) > limit:
-                self._problem = f"the headers of the answer are larger than {limit} bytes"
-                raise _Refused
             self._status = status
             self._has_status = True
         elif status == 101 or status < 100:
@@ -256,13 +273,10 @@ class Connection(asyncio.Protocol):
             raise _Refused
 
     def _bound(self, now: float) -> None:
-        """Bounds an answer that goes on: headers, body, and what is neither (chunk extensions, trailers)."""
-        options = self._options
+        """Bounds what goes on after the head: the body, and what is neither (chunk extensions, trailers)."""
         if not self._has_status:
-            if self._received > options.max_header:
-                text = f"the headers of the answer are larger than {options.max_header} bytes"
-                self._fail("protocol", text, now)
             return
+        options = self._options
         if self._body_size != self._marked_body or not self._mark:
             self._marked_body = self._body_size
             self._mark = self._received
@@ -276,7 +290,7 @@ class Connection(asyncio.Protocol):
         else:
             self._fail("protocol", self._problem or f"the answer is not HTTP/1.1: {error}", now)
 
-    def _broken_off(self) -> None:
+    def _broken_off(self, error: Exception | None = None) -> None:
         """The receiver has closed its side, or the connection is gone."""
         call = self._call
         if call is None:
@@ -286,6 +300,8 @@ class Connection(asyncio.Protocol):
         if self._has_status:
             self._complete = self._ends_with_stream()
             self._finish(now, reusable=False)
+        elif isinstance(error, ssl.SSLError) and (self._received or self.uses == 1):
+            self._fail("tls", f"TLS: {words_of(error)}", now)
         elif self._received:
             self._fail("reset", "the connection was closed within the headers of the answer", now)
         elif self.uses > 1:

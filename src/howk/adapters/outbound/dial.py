@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from howk.adapters.outbound.connection import Connection
+from howk.adapters.outbound.connection import Connection, words_of
 from howk.adapters.outbound.options import SenderOptions
 from howk.adapters.outbound.resolve import Resolve, Unreachable, vetted
 from howk.adapters.outbound.tcp import connected
@@ -100,8 +100,7 @@ class Dial:
         except ssl.SSLCertVerificationError as error:
             raise Unreachable("tls", f"the certificate is not valid: {error.verify_message}") from error
         except ssl.SSLError as error:
-            reason = (error.reason or "failed").replace("_", " ").lower()
-            raise Unreachable("tls", f"TLS handshake: {reason}") from error
+            raise Unreachable("tls", f"TLS handshake: {words_of(error)}") from error
         except (OSError, ValueError) as error:
             # What the loop raises when its handshake timer fires.
             if isinstance(error, ConnectionAbortedError):
