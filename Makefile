@@ -5,6 +5,7 @@
 
 RUN = .venv-run
 DEV = .venv
+SECONDS = 60
 BIN = $(DEV)/bin
 
 RUFF_CHECK = $(BIN)/ruff check
@@ -26,6 +27,7 @@ help:
 	@echo 'make run     start howk here              (ARGS="--help" shows its options)'
 	@echo 'make test    every check, as CI runs them (lint, types, all tests)'
 	@echo 'make unit    the tests that start no processes (ARGS="-k name" chooses)'
+	@echo 'make fuzz    fuzz answers and enqueues     (SECONDS=600 each; a minute if not said)'
 	@echo 'make lint    ruff check, ruff format --check, import rules'
 	@echo 'make format  let ruff fix and format'
 	@echo 'make types   pyright'
@@ -63,6 +65,10 @@ types: $(DEV)/.ready
 unit: $(DEV)/.ready
 	@$(PYTEST) -m 'not e2e' $(ARGS)
 
+# A failure is shrunk, and told with the seed that replays it: HOWK_FUZZ_SEED=n make fuzz
+fuzz: $(DEV)/.ready
+	@HOWK_FUZZ_SECONDS='$(SECONDS)' $(PYTEST) tests/fuzz $(ARGS)
+
 bench: $(DEV)/.ready
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -71,6 +77,7 @@ docs: $(DEV)/.ready
 	@$(BIN)/python -m howk.cli.reference > docs/reference/commands.md
 	@$(BIN)/python -m howk.runtime.settings_example yaml > config.example.yaml
 	@$(BIN)/python -m howk.runtime.settings_example env > .env.example
+	@$(BIN)/python -m tests.hostile.page
 
 # dev.txt holds everything; the other two are cut from the same versions.
 lock: $(DEV)/.ready
@@ -92,4 +99,4 @@ $(DEV)/.ready: requirements/dev.txt requirements/build.txt requirements/environm
 $(RUN)/.ready: requirements/run.txt requirements/build.txt requirements/environment.sh pyproject.toml
 	@PYTHON='$(PYTHON)' sh requirements/environment.sh $(RUN) requirements/run.txt
 
-.PHONY: help run test lint format types unit docs bench lock dist clean
+.PHONY: help run test lint format types unit docs fuzz bench lock dist clean

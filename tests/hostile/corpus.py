@@ -683,10 +683,15 @@ def _other_name(authority: Authority) -> ssl.SSLContext:
     return authority.server("other.example")
 
 
-def _wants_certificate(authority: Authority) -> ssl.SSLContext:
-    context = authority.server(NAME)
+async def _wants_certificate(link: Link) -> None:
+    context = link.authority.server(NAME)
     context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    inside = Sealed(link, context)
+    try:
+        await inside.handshake()
+    except ssl.SSLError:
+        await inside.flush()
+    await link.stay()
 
 
 def _tls(name: str, does: str, place: Place, outcome: Outcome = "retried", **values: object) -> Hostile:
@@ -741,7 +746,12 @@ _TLS = (
         error=_NOT_VALID,
         connections=0,
     ),
-    _tls("wants a certificate", "wants a certificate of the sender", on(says(OK), _wants_certificate), error="tls: "),
+    _tls(
+        "wants a certificate",
+        "wants a certificate of the sender",
+        on(_wants_certificate),
+        error="tls: ",
+    ),
     _in_handshake(
         "plain HTTP", "answers the handshake in plain HTTP", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
     ),

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.authority import Authority
 from tests.hostile.corpus import Hostile
-from tests.hostile.scene import Scene
 from tests.support import NOW, TRIAL, Corridor, Notes, serving, settings
 
 from howk.adapters.outbound.resolve import SystemResolver
@@ -19,13 +19,13 @@ from howk.testing.clock import ManualClock
 
 
 @contextlib.asynccontextmanager
-async def housed(scene: Scene, folder: Path, **values: Any) -> AsyncGenerator[Corridor]:
+async def housed(authority: Authority, folder: Path, **values: Any) -> AsyncGenerator[Corridor]:
     """Every stage running, as `tests.support.running`."""
     clock, metrics, notes = ManualClock(NOW), Metrics(), Notes()
     tools = Tools(clock, SystemRandom(), metrics, notes)
     tree = settings(folder, **values)
     async with engines(tree, TRIAL, tools) as found:
-        options = replace(sender_options(tree, TRIAL), tls=scene.authority.client())
+        options = replace(sender_options(tree, TRIAL), tls=authority.client())
         sender = OutboundSender(options, SystemResolver(fresh_for=0.0))
         try:
             house = wire(tree, TRIAL, found._replace(sender=sender), tools)

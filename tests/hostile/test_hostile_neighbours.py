@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+from tests.adapters.outbound.support import until
 from tests.hostile.behaviours import OK, says
 from tests.hostile.corpus import CORPUS, Hostile
 from tests.hostile.house import housed, url
 from tests.hostile.scene import NAME, Scene
+from tests.support import running
 
 _HEALTHY = 10
 _EACH = 10
 _IN_TURN = 5
+_HUNG = 300
 
 
 async def _zoo(scene: Scene) -> list[tuple[Hostile, str]]:
@@ -30,7 +33,7 @@ async def test_healthy_receivers_get_theirs_at_the_first_attempt_while_the_zoo_i
     zoo = await _zoo(scene)
     healthy = [await scene.serve(says(OK)) for _ in range(_HEALTHY)]
     # No deadline ends a receiver that hangs: whoever waited for one would wait for ever.
-    async with housed(scene, tmp_path, delivery__timeout=600.0, delivery__connect_timeout=600.0) as corridor:
+    async with housed(scene.authority, tmp_path, delivery__timeout=600.0, delivery__connect_timeout=600.0) as corridor:
         hanging = [
             await corridor.send(where)
             for hostile, where in zoo
@@ -47,3 +50,17 @@ async def test_healthy_receivers_get_theirs_at_the_first_attempt_while_the_zoo_i
         still = [await corridor.status(id_) for id_ in hanging]
         assert {status.state for status in still if status} <= {"pending", "delivering", "deferred"}
         assert sum(status.state == "delivering" for status in still if status) >= len(hanging) // _EACH
+
+
+async def test_names_that_hang_hold_up_neither_addresses_nor_other_names(scene: Scene, tmp_path: Path) -> None:
+    scene.names.known |= {f"{n}.evil.example": [None] for n in range(_HUNG)}
+    scene.names.known |= {f"good{n}.example": [("127.0.0.1",)] for n in range(_HEALTHY)}
+    port = await scene.serve(says(OK))
+    async with running(tmp_path, delivery__connect_timeout=600.0, delivery__timeout=600.0) as corridor:
+        hanging = [await corridor.send(f"http://{n}.evil.example/") for n in range(_HUNG)]
+        await until(lambda: len(scene.names.asked) > 1)
+        for host in ("127.0.0.1", *(f"good{n}.example" for n in range(_HEALTHY))):
+            status = await corridor.ended(await corridor.send(f"http://{host}:{port}/"))
+            assert (status.state, status.attempts) == ("delivered", 1)
+        still = [await corridor.status(id_) for id_ in hanging]
+        assert {status.state for status in still if status} == {"delivering"}

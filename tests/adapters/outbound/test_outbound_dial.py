@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import threading
 from collections.abc import AsyncGenerator
 from typing import cast
 
@@ -202,24 +201,6 @@ async def test_the_system_resolver_looks_a_name_up_once_at_a_time(monkeypatch: p
         with pytest.raises(socket.gaierror):
             await resolver("unknown.example", 80)
     assert looked_up == ["known.example", "unknown.example", "unknown.example"]
-    resolver.close()
-
-
-async def test_the_system_resolver_refuses_names_over_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    go = threading.Event()
-
-    def getaddrinfo(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        go.wait(PATIENCE)
-        return [(2, 1, 6, "", ("192.0.2.1", 0))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    resolver = SystemResolver(threads=1, max_names=2)
-    waiting = [asyncio.ensure_future(resolver(f"{name}.example", 80)) for name in "ab"]
-    await asyncio.sleep(0)
-    with pytest.raises(OSError, match="too many names"):
-        await resolver("c.example", 80)
-    go.set()
-    assert await asyncio.gather(*waiting) == [["192.0.2.1"]] * 2
     resolver.close()
 
 

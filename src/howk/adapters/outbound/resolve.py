@@ -3,11 +3,10 @@ Every address a name has is judged each time a connection is made, so a name tha
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
+from howk.adapters.outbound.lookups import Lookup, Lookups, Shares
 from howk.domain.addresses import literal_address
 from howk.ports.sender import Failure
 
@@ -53,43 +52,37 @@ def _words(error: OSError | UnicodeError) -> str:
 class SystemResolver:
     """getaddrinfo on threads of its own: one lookup a name at a time, its answer good for a few seconds.
 
-    Threads of its own, because a lookup can't be cancelled and one that hangs would hold up whatever else uses the
-    loop's threads. A full table refuses new names rather than queue them.
+    A full table refuses new names rather than queue them.
     """
 
-    def __init__(self, threads: int = 32, fresh_for: float = 5.0, max_names: int = 1024) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="howk-dns")
+    def __init__(self, shares: Shares | None = None, fresh_for: float = 5.0, max_names: int = 4096) -> None:
+        """The names of the last `max_names` answers are taken for such that answer."""
         self._fresh_for = fresh_for
         self._max_names = max_names
-        self._lookups: dict[str, asyncio.Future[list[str]]] = {}
+        self._lookups = Lookups(shares or Shares(), self._keep)
+        # Those that answered last are at the end.
         self._known: dict[str, tuple[float, list[str]]] = {}
 
     async def __call__(self, host: str, port: int) -> list[str]:
         until, addresses = self._known.get(host, (0.0, []))
         if until > monotonic():
             return addresses
-        lookup = self._lookups.get(host)
-        if lookup is None:
-            if len(self._lookups) >= self._max_names:
-                raise OSError(0, "too many names are being resolved")
-            lookup = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
-            self._lookups[host] = lookup
-            lookup.add_done_callback(lambda done: self._keep(host, done))
-        return await asyncio.shield(lookup)
+        lookup = self._lookups.begin(host, is_proven=bool(until))
+        lookup.waiters += 1
+        try:
+            return await asyncio.shield(lookup.found)
+        finally:
+            lookup.waiters -= 1
+            if not lookup.waiters:
+                self._lookups.leave(lookup)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lookups.close()
 
-    def _keep(self, host: str, lookup: "asyncio.Future[list[str]]") -> None:
-        del self._lookups[host]
-        self._known.pop(host, None)
-        if lookup.cancelled() or lookup.exception() is not None:
+    def _keep(self, lookup: Lookup) -> None:
+        self._known.pop(lookup.host, None)
+        if lookup.found.exception() is not None:
             return
         if len(self._known) >= self._max_names:
             del self._known[next(iter(self._known))]
-        self._known[host] = (monotonic() + self._fresh_for, lookup.result())
-
-
-def _look_up(host: str) -> list[str]:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
+        self._known[lookup.host] = (monotonic() + self._fresh_for, lookup.found.result())
