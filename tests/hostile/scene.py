@@ -187,8 +187,8 @@ def _open_files() -> int:
 
 
 class Scene:
-    """The receivers of one test. `connections` counts what they accepted, `trapped` what nobody was to call, `most_sent`
-    is the most bytes that one connection took."""
+    """The receivers of one test. `connections` counts what they accepted, `trapped` what nobody was to call,
+    `most_sent` is the most bytes that one connection took."""
 
     def __init__(self, authority: Authority, names: Names) -> None:
         self.authority = authority
