@@ -27,14 +27,19 @@ PATIENCE = 10.0
 class TestEmbeddedLog(LogSuite):
     path: Path
     directory: Directory
+    clock: ManualClock
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.path = tmp_path / "data"
+        self.clock = ManualClock()
 
     async def open_log(self) -> Log:
         self.directory = Directory.open(self.path)
-        return EmbeddedLog.open(self.directory, ManualClock())
+        return EmbeddedLog.open(self.directory, self.clock)
+
+    async def later(self) -> None:
+        self.clock.advance(1)
 
     async def close_log(self, log: Log) -> None:
         await log.close()
