@@ -235,11 +235,12 @@ class _Service:
     async def _unready(self, house: House) -> str:
         if self._stop.is_set():
             return "howk is stopping"
-        if not self._recovered:
-            return "hot state is being brought up to date from the log"
+        # First, as what has stopped may be what keeps hot state from being whole.
         problem = house.deliver_stage.problem or house.settle_stage.problem or house.recall.problem
         if problem:
             return problem
+        if not self._recovered:
+            return "hot state is being brought up to date from the log"
         try:
             await house.engines.log.check()
         except Transient as error:

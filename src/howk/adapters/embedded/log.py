@@ -77,6 +77,7 @@ class EmbeddedLog:
         self._reader = connect(path, pragmas=("cache_size=-8192",), read_only=True)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="howk-log-read")
         self._loop = asyncio.get_running_loop()
+        self._snapshots: set[sqlite3.Connection] = set()
         self._waiting_bytes = 0
         self._closed = False
         self._checkpoints = Checkpoints(path, _WAL_BYTES)
@@ -186,10 +187,12 @@ class EmbeddedLog:
     async def replay(self, table: str, prefix: str = "") -> AsyncIterator[Sequence[Entry]]:
         # Rows change place when they change, so the instant is fixed by one read transaction of its own.
         snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
+        self._snapshots.add(snapshot.connection)
         try:
             while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
                 yield batch
         finally:
+            self._snapshots.discard(snapshot.connection)
             snapshot.connection.close()
 
     async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
@@ -257,6 +260,9 @@ class EmbeddedLog:
         await self._loop.run_in_executor(None, self._checkpoints.close)
         self._reading.shutdown(wait=True)
         self._reader.close()
+        for left in self._snapshots:
+            # Of a reading that an error broke off; it would keep the log from being closed whole.
+            left.close()
         await self._loop.run_in_executor(None, schema.close_writer, self._writer, self._directory)
 
     async def _ask(self, question: Callable[[], _T]) -> _T:

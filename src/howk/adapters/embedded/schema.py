@@ -51,8 +51,13 @@ def open_writer(path: Path, directory: Directory) -> sqlite3.Connection:
     _refuse_loss(path, directory)
     connection: sqlite3.Connection | None = None
     try:
-        connection = connect(path, pragmas=_PRAGMAS)
-        _create(connection, path)
+        connection = connect(path)
+        if sentence := too_new(connection, path):
+            # Before anything is set, as that writes.
+            raise Permanent(sentence)
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        _create(connection)
     except sqlite3.DatabaseError as error:
         if connection is not None:
             connection.close()
@@ -97,9 +102,7 @@ def too_new(connection: sqlite3.Connection, path: Path) -> str:
     )
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    if sentence := too_new(connection, path):
-        raise Permanent(sentence)
+def _create(connection: sqlite3.Connection) -> None:
     with transaction(connection):
         for stream in STREAMS:
             connection.execute(
