@@ -8,10 +8,14 @@ are closed and what is to be cancelled.
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from msgspec.structs import replace
+
 from howk.domain.delivery import (
+    CLOCK_STEP,
     OF_ENDPOINT,
     Status,
     dead_status,
+    due_again,
     move,
     pending_status,
     ranked,
@@ -106,7 +110,19 @@ class Reconcile:
                 return "it is ahead of the log"
             if mark < end and mark < first:
                 return "the results it lacks are no longer kept"
+            if await self._was_later(place, first, last):
+                return "the clock was set back"
         return ""
+
+    async def _was_later(self, place: Place, first: int, last: int) -> bool:
+        """Whether the newest result was written in what is the future now: then due times are off by as much."""
+        ats: list[int] = []
+
+        async def note(batch: Sequence[Entry]) -> None:
+            ats.extend([entry.at for entry in batch if not entry.damage])
+
+        await each(self._journal.read(RESULTS, place.partition, max(first, last - 1), last), note)
+        return any([at > self._clock.now() + CLOCK_STEP for at in ats])
 
     async def _catch_up(self, condition: Condition, finished: dict[Place, int]) -> None:
         for place, end in finished.items():
@@ -182,6 +198,7 @@ class Reconcile:
             except Undecodable as error:
                 lost.append(self._lost(entry, str(error)))
                 continue
+            waiting = replace(waiting, due_at=due_again(waiting, self._clock.now()))
             effect = Effect(waiting_status(waiting), waiting.due_at, endpoint=_holder(waiting))
             effects.append(waiting_effect(effect, waiting.delivery))
         effects += [Effect(dead_status(letter)) for letter in lost]

@@ -136,6 +136,9 @@ class App:
             return self.refuse(problem_of(error), request.method)
         except Gone:
             raise
+        except MemoryError:
+            text = "howk has too little memory for this request: try again in a moment"
+            return self.refuse(Problem(503, "unavailable", text, headers=[(b"retry-after", b"5")]), request.method)
         except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
             problem = self._refusals.failed(request.method, error)
             reply = Reply(problem.status, problem.body(), "failed", [_PROBLEM])

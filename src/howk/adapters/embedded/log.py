@@ -75,6 +75,7 @@ class EmbeddedLog:
         self._tails: dict[str, list[Tail]] = {stream: [] for stream in schema.STREAMS}
         self._follows: dict[str, list[Follow]] = {}
         self._reader = connect(path, pragmas=("cache_size=-8192",), read_only=True)
+        self._reader.text_factory = schema.tolerant
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="howk-log-read")
         self._loop = asyncio.get_running_loop()
         self._snapshots: set[sqlite3.Connection] = set()
