@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from httptools import HttpRequestParser
 
-DEADLINE = 60.0
+DEADLINE = 12.0
 """Seconds. Nothing takes as long on an idle machine; reached, it is a failure."""
 
 _PAUSE = 0.02
@@ -356,7 +356,7 @@ class Receiver:
         self.in_flight = 0
         self.on_answer: Callable[[Start], None] = lambda _: None
         self._links: set[_Link] = set()
-        self._hanging: list[Callable[[], None]] = []
+        self._hanging: list[Callable[[Reply], None]] = []
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -402,11 +402,11 @@ class Receiver:
         except TimeoutError:
             raise AssertionError(f"not within {deadline:g} s: {what}; {len(self.starts)} starts came") from None
 
-    def release(self) -> None:
-        """Answer 200 to what hangs."""
+    def release(self, status: int = 200) -> None:
+        """Answer what hangs."""
         hanging, self._hanging = self._hanging, []
         for answer in hanging:
-            answer()
+            answer(Reply(status))
 
     def of(self, webhook_id: str) -> list[Start]:
         """The starts of one webhook."""
@@ -436,7 +436,7 @@ class Receiver:
         self._changed.set()
         reply = self.behave(start)
         if not reply.status:
-            self._hanging.append(lambda: answer(Reply()))
+            self._hanging.append(answer)
         elif reply.after:
             asyncio.get_running_loop().call_later(reply.after, answer, reply)
         else:

@@ -1,5 +1,5 @@
-"""Data directories that other versions left: those of older ones (`tests/fixtures/make.py`) are gone on from, with every
-status, byte, key and hold; those of a newer one are refused in words and left as they are."""
+"""Data directories that other versions left: those of older ones (`tests/fixtures/make.py`) are gone on from, with
+every status, byte, key and hold; those of a newer one are refused in words and left as they are."""
 
 import asyncio
 import base64

@@ -1,5 +1,5 @@
-"""The machine's clocks. Due times, ages and windows run on a time that never steps back while a process lives: what is due
-in a minute is due in a minute, whatever somebody does to the wall clock meanwhile.
+"""The machine's clocks. Due times, ages and windows run on a time that never steps back while a process lives: what is
+due in a minute is due in a minute, whatever somebody does to the wall clock meanwhile.
 """
 
 import threading
@@ -15,8 +15,8 @@ def _wall() -> int:
 
 
 class SystemClock:
-    """The `Clock` port. A step forward is followed, as after a machine slept; after a step back `now` goes on from where
-    it was, ahead of the wall clock until that is set forward again or the process is started anew."""
+    """The `Clock` port. A step forward is followed, as after a machine slept; after a step back `now` goes on from
+    where it was, ahead of the wall clock until that is set forward again or the process is started anew."""
 
     def __init__(self, wall: Callable[[], int] = _wall, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.wall = wall

@@ -84,7 +84,7 @@ class Tools(NamedTuple):
     meter: Meter
     reporter: Reporter
     wall: Callable[[], int] | None = None
-    """Unix time in milliseconds as everybody else has it, for what receivers compare with theirs; None is the clock's."""
+    """Unix time in milliseconds as everybody has it, for what receivers compare with theirs; by default `clock`'s."""
 
 
 class Engines(NamedTuple):

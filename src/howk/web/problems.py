@@ -74,3 +74,9 @@ def problem_of(error: HowkError) -> Problem:
         wait = str(max(1, round(error.retry_after))).encode()
         return Problem(503, "unavailable", str(error), headers=[(b"retry-after", wait)])
     return Problem(500, "stopped", str(error))
+
+
+def too_little_memory() -> Problem:
+    """For a request that can't be held in memory."""
+    text = "howk has too little memory for this request: try again in a moment"
+    return Problem(503, "unavailable", text, headers=[(b"retry-after", b"5")])

@@ -1,5 +1,5 @@
-"""A wall clock that a test may set: put on PYTHONPATH, it adds the seconds that the file $WALL_CLOCK holds to what every
-reading of the wall clock answers. The monotonic clock stays what it is, as when somebody sets the machine's clock.
+"""A wall clock that a test may set: put on PYTHONPATH, it adds the seconds that the file $WALL_CLOCK holds to what
+every reading of the wall clock answers. The monotonic clock stays what it is, as when somebody sets the machine's.
 """
 
 import mmap

@@ -193,7 +193,8 @@ class Checkpoints:
 
     def __init__(self, path: Path, above: int, pragmas: Sequence[str] = ()) -> None:
         self._path = path
-        self._log = path.with_name(path.name + "-wal")
+        # It stands beside the file itself, wherever a link leads from.
+        self._log = path.resolve().with_name(path.resolve().name + "-wal")
         self._above = above
         self._pragmas = pragmas
         self._commits = 0

@@ -135,7 +135,8 @@ class EmbeddedState:
     @classmethod
     def open(cls, directory: Directory, keep: Keep, clock: Clock) -> "EmbeddedState":
         """Open `hot.db`, or begin it anew where it can't be trusted; `condition` then says why."""
-        path = directory.path / "hot.db"
+        # A link stays: who has room for it elsewhere put it there.
+        path = (directory.path / "hot.db").resolve()
         try:
             return cls._open_file(path, directory, keep, clock)
         except (sqlite3.DatabaseError, OSError) as error:
