@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from httptools import HttpRequestParser
 
-DEADLINE = 12.0
+DEADLINE = 60.0
 """Seconds. Nothing takes as long on an idle machine; reached, it is a failure."""
 
 _PAUSE = 0.02

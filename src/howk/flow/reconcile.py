@@ -165,6 +165,7 @@ class Reconcile:
             self._reporter.say("rebuild_finished", "hot state is whole again")
 
     async def _restore_results(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        self._tell_damage(batch)
         results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
@@ -172,10 +173,17 @@ class Reconcile:
         await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
         await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
 
+    def _tell_damage(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            if entry.damage:
+                self._reporter.warn("undecodable", entry.damage, source=entry.source)
+
     async def _restore_dead(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         effects: list[Effect] = []
         for entry in batch:
             try:
+                if entry.damage:
+                    raise Undecodable(entry.damage)
                 effects.append(Effect(dead_status(_read_dead(entry.value))))
             except Undecodable as error:
                 self._reporter.warn("undecodable", str(error), source=entry.source)

@@ -44,21 +44,22 @@ def is_whole(row: Row) -> bool:
     return check == _check(base, count, at, body)
 
 
-def placed(row: Row, begins: int, ends: int | None) -> Row:
+def placed(row: Row, begins: int | None, ends: int | None) -> Row:
     """A damaged row with the place that its neighbours leave it: its offsets are `begins` up to `ends`, None where
-    nothing follows. Where only its place was damaged its checksum then holds again."""
+    there is none. Where only its place was damaged its checksum then holds again."""
     base, count, at, check, body = row
     held = len(_items(body))
-    bases, counts = [begins, base], [count, held]
+    bases, counts = [base, 0 if begins is None else begins], [count, held]
     if ends is not None:
         bases += [ends - count, ends - held]
-        counts.append(ends - begins)
+        counts += [ends - first for first in bases]
     for first in bases:
         for many in counts:
             if is_whole((first, many, at, check, body)):
                 return first, many, at, check, body
-    last = begins + count if ends is None else ends
-    return begins, min(max(last - begins, 1), _MAX_COUNT), at, check, body
+    first = base if begins is None else begins
+    last = first + (held or count) if ends is None else ends
+    return first, min(max(last - first, 1), _MAX_COUNT), at, check, body
 
 
 def _items(body: bytes) -> list[tuple[str, bytes, int]]:

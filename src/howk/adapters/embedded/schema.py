@@ -21,6 +21,7 @@ STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk
 TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512
+_OF_ROW = "base, count, at, sum, body"
 MOST_AT_ONCE = 512
 _AFTER_ANY = "\U0010ffff"
 
@@ -221,20 +222,24 @@ def leave_writer(connection: sqlite3.Connection, directory: Directory) -> None:
 
 def end(connection: sqlite3.Connection, stream: str) -> int:
     """The offset that the next record of a stream gets."""
-    columns = "base, count, at, sum, body"
-    last = connection.execute(f"SELECT {columns} FROM {name(stream)} ORDER BY base DESC LIMIT 2").fetchall()
+    last = connection.execute(f"SELECT {_OF_ROW} FROM {name(stream)} ORDER BY base DESC LIMIT 2").fetchall()
     if not last:
         return FIRST_OFFSET
     row: Row = last[0]
     if not is_whole(row):
-        row = placed(row, last[1][0] + last[1][1] if len(last) > 1 else row[0], None)
+        row = placed(row, last[1][0] + last[1][1] if len(last) > 1 else None, None)
     return row[0] + row[1]
 
 
 def first(connection: sqlite3.Connection, stream: str) -> int:
     """The earliest offset kept: where a new group starts."""
-    row = connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
-    return row[0] if row else FIRST_OFFSET
+    bases = [base for (base,) in connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 2")]
+    if not bases:
+        return FIRST_OFFSET
+    if len(bases) == 2 and bases[0] < bases[1]:
+        return bases[0]
+    row: Row = connection.execute(f"SELECT {_OF_ROW} FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
+    return row[0] if is_whole(row) else placed(row, None, bases[1] if len(bases) == 2 else None)[0]
 
 
 def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Generator[Row]:
@@ -246,27 +251,37 @@ def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Gener
     table = name(stream)
     with closing(
         connection.execute(
-            f"SELECT base, count, at, sum, body FROM {table} WHERE base >= "
+            f"SELECT {_OF_ROW} FROM {table} WHERE base >= "
             f"coalesce((SELECT max(base) FROM {table} WHERE base <= ?), 0) ORDER BY base",
             (offset,),
         )
     ) as found:
-        reached = offset
+        reached: int | None = None
         row: Row | None = found.fetchone()
         while row is not None:
             following: Row | None = found.fetchone()
             if not is_whole(row):
+                if reached is None:
+                    reached = _end_before(connection, table, row[0])
                 row = placed(row, reached, following[0] if following else None)
             base, past = row[0], row[0] + row[1]
-            if past > reached:
-                if base > reached and base != first(connection, stream):
+            if past > (offset if reached is None else max(reached, offset)):
+                missing = reached if reached is not None else offset
+                if base > missing and (reached is not None or _end_before(connection, table, base) is not None):
                     raise Permanent(
-                        f"{stream} holds nothing from offset {reached} to {base - 1}: records are missing from the "
+                        f"{stream} holds nothing from offset {missing} to {base - 1}: records are missing from the "
                         "log. Restore the data directory from a backup"
                     )
-                reached = past
                 yield row
+            reached = past if reached is None else max(past, reached)
             row = following
+
+
+def _end_before(connection: sqlite3.Connection, table: str, base: int) -> int | None:
+    """Where the row before this one ends, None where there is none."""
+    before = f"SELECT base + count FROM {table} WHERE base < ? ORDER BY base DESC LIMIT 1"
+    row = connection.execute(before, (base,)).fetchone()
+    return row[0] if row else None
 
 
 def trim(connection: sqlite3.Connection, stream: str, before: int) -> int:
