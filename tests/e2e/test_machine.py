@@ -175,7 +175,7 @@ async def test_kills_while_hot_state_is_rebuilt_or_made_anew_lose_nothing(tmp_pa
         before = await howk.statuses(ids)
         assert await howk.stop() == 0
         starts = len(receiver.starts)
-        for _ in range(4):
+        for _ in range(3):
             if loss == "deleted":
                 for path in howk.data_dir.glob("hot.db*"):
                     path.unlink()

@@ -56,6 +56,6 @@ def _judge(path: Path, previous: Run | None) -> str:
             streams = [stream for stream in schema.STREAMS if schema.name(stream) in known]
             if "progress" in known:
                 schema.load_progress(connection, {stream: schema.end(connection, stream) for stream in streams})
-    except sqlite3.DatabaseError as error:
-        return f"{path} can't be read ({error}): restore the data directory from a backup, or start with another one"
+    except schema.UNREADABLE as error:
+        return str(schema.unopened(path, error))
     return ""

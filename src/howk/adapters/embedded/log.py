@@ -93,7 +93,10 @@ class EmbeddedLog:
         with ExitStack() as undo:
             writer = schema.open_writer(path, directory)
             undo.callback(schema.leave_writer, writer, directory)
-            log = cls(path, writer, directory, clock)
+            try:
+                log = cls(path, writer, directory, clock)
+            except schema.UNREADABLE as error:
+                raise schema.unopened(path, error) from error
             undo.pop_all()
         directory.opened()
         return log

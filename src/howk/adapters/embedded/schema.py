@@ -21,6 +21,8 @@ STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk
 TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file may raise: SQLite's message may quote what is no text."""
 _OF_ROW = "base, count, at, sum, body"
 MOST_AT_ONCE = 512
 _AFTER_ANY = "\U0010ffff"
@@ -55,14 +57,19 @@ def open_writer(path: Path, directory: Directory) -> sqlite3.Connection:
         _refuse_strange(path, directory.previous)
         connection = connect(path, pragmas=_PRAGMAS)
         _create(connection, directory)
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         if connection is not None:
             connection.close()
-        raise Permanent(f"{path} can't be opened ({error}): {_advice(error)}") from error
+        raise unopened(path, error) from error
     return connection
 
 
-def _advice(error: sqlite3.DatabaseError) -> str:
+def unopened(path: Path, error: Exception) -> Permanent:
+    """Why a file can't be opened, and what to do."""
+    return Permanent(f"{path} can't be opened ({error}): {_advice(error)}")
+
+
+def _advice(error: Exception) -> str:
     code = getattr(error, "sqlite_errorname", "")
     if code.startswith("SQLITE_FULL"):
         return "the disk is full: free some space; nothing was lost"
