@@ -14,11 +14,12 @@ from msgspec.json import decode
 from bench.load import webhook
 from howk.domain.errors import Rejected
 from howk.flow.ingest import Enqueue
+from howk.runtime.clock import SystemClock
 from howk.runtime.door import trust
 from howk.runtime.lines import Lines
 from howk.runtime.loading import load_from_process
 from howk.runtime.observability import Metrics
-from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
+from howk.runtime.wiring import House, SystemRandom, Tools, engines, wire
 
 _AT_ONCE = 1_000
 # As `howk up` sets it.

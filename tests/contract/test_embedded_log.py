@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import sys
 import threading
@@ -17,7 +18,7 @@ from howk.adapters.embedded.directory import Directory, boot_id
 from howk.adapters.embedded.log import EmbeddedLog
 from howk.domain.errors import Permanent
 from howk.domain.records import PENDING, RESULTS, SLOW, STATE
-from howk.ports.log import Entry, Log, Place, Record
+from howk.ports.log import Entry, Finish, Log, Place, Record
 from howk.testing.clock import ManualClock
 from howk.testing.log_suite import Holder, LogSuite, Reading, everything, finish, listed, rows, values
 
@@ -180,17 +181,16 @@ async def test_a_log_behind_what_was_finished_is_refused_each_time(path: Path) -
     assert await refusal(killed) == first
 
 
-async def test_a_log_of_a_newer_format_is_refused_each_time_and_loses_nothing(path: Path) -> None:
+async def test_a_log_of_a_newer_format_is_refused_each_time_and_stays_as_it_is(path: Path) -> None:
     async with open_log(path) as log:
         await log.append([Record(PENDING, "a", b"1")])
-        change(path / "log.db", "PRAGMA user_version = 2")
+        change(path / "log.db", "PRAGMA user_version = 99")
         killed = image_of(path)
+    before = {name: (killed / name).read_bytes() for name in ("log.db", "log.db-wal", "run.json")}
     first = await refusal(killed)
-    assert "newer howk (format 2, this one knows 1)" in first
+    assert "newer howk (format 99, this one knows 2)" in first
     assert await refusal(killed) == first
-    change(killed / "log.db", "PRAGMA user_version = 1")
-    async with open_log(killed) as log:
-        assert values(await everything(log, PENDING)) == [b"1"]
+    assert {name: (killed / name).read_bytes() for name in before} == before
 
 
 async def test_a_second_open_is_refused_with_the_process_that_has_the_directory(path: Path) -> None:
@@ -390,3 +390,60 @@ async def test_a_row_that_was_read_before_its_commit_was_told_is_not_followed_by
         monkeypatch.undo()
         assert holder.went_back == []
         await append
+
+
+async def test_rows_that_are_missing_between_others_are_refused_when_they_are_met(path: Path) -> None:
+    async with open_log(path) as log:
+        for number in range(5):
+            await log.append([Record(PENDING, "a", b"%d" % number)])
+    change(path / "log.db", "DELETE FROM log_pending WHERE base IN (2, 3)")
+    async with open_log(path) as log:
+        with pytest.raises(Permanent, match="holds nothing from offset 2 to 3"):
+            await everything(log, PENDING)
+
+
+async def test_progress_that_fails_its_checksum_is_refused(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")] * 3)
+        await log.append([], Finish("room", {Place(PENDING, 0): [0]}))
+    change(path / "log.db", "UPDATE progress SET next = 2")
+    assert "fails its checksum" in await refusal(path)
+    change(path / "log.db", "UPDATE progress SET next = 1")
+    async with open_log(path) as log:
+        assert (await log.progress(PENDING, "room"))[Place(PENDING, 0)].next == 1
+
+
+async def test_a_log_of_another_run_is_refused_and_stays_as_it_is(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+        early = image_of(path)
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "b", b"2")])
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "c", b"3")])
+    for name in ("log.db", "log.db-wal"):
+        shutil.copy(early / name, path / name)
+    before = (path / "log.db").read_bytes()
+    assert "not those of the last run" in await refusal(path)
+    assert (path / "log.db").read_bytes() == before
+
+
+async def test_a_log_that_was_opened_and_no_more_is_the_one_of_the_run_before(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(PENDING, "a", b"1")])
+    said = (path / "run.json").read_bytes()
+    async with open_log(path):
+        killed = image_of(path)
+    # As if it had been killed before the directory said that it was opened.
+    (killed / "run.json").write_bytes(said)
+    async with open_log(killed) as log:
+        assert values(await everything(log, PENDING)) == [b"1"]
+
+
+async def test_a_key_of_a_table_that_is_no_text_any_more_is_read_as_damaged(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append([Record(STATE, "row", b"1"), Record(STATE, "other", b"2")])
+    change(path / "log.db", "UPDATE log_state SET key = CAST(? AS TEXT) WHERE key = 'row'", b"r\xf1w")
+    async with open_log(path) as log:
+        found = [entry async for batch in log.replay(STATE) for entry in batch]
+    assert sorted((bool(entry.damage), entry.value) for entry in found) == [(False, b"2"), (True, b"1")]

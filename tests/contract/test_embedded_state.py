@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.contract.embedded import change, image_of, keep_of, killed_after, open_state
 
+from howk.adapters.embedded import hot
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.state import EmbeddedState
 from howk.domain.delivery import LIMIT
@@ -96,16 +97,21 @@ async def test_a_lease_ends_with_its_process_and_its_token_releases_nothing_more
             assert (await state.statistics(0)).waiting == 1
 
 
+def set_meta(file: Path, name: str, value: str) -> None:
+    """As if it had been written so."""
+    change(file, "UPDATE meta SET value = ?, sum = ? WHERE name = ?", value, hot.check_of(name, value), name)
+
+
 async def test_what_was_open_when_the_machine_was_restarted_is_not_valid(path: Path) -> None:
     killed = await write(path)
-    change(killed / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    set_meta(killed / "hot.db", "boot", "another boot")
     valid, reason, watermark = await condition_of(killed)
     assert (valid, reason, watermark) == (False, "the machine was restarted while it was open", {})
 
 
 async def test_what_was_closed_cleanly_is_valid_after_a_restart_of_the_machine(path: Path) -> None:
     await write(path)
-    change(path / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    set_meta(path / "hot.db", "boot", "another boot")
     assert await condition_of(path) == (True, "", {0: 5})
 
 
@@ -113,7 +119,7 @@ async def test_after_a_restart_what_was_opened_again_is_no_longer_clean(path: Pa
     await write(path)
     async with open_state(path):
         killed = image_of(path)
-    change(killed / "hot.db", "UPDATE meta SET value = 'another boot' WHERE name = 'boot'")
+    set_meta(killed / "hot.db", "boot", "another boot")
     assert (await condition_of(killed)).reason == "the machine was restarted while it was open"
 
 
@@ -142,7 +148,7 @@ async def test_a_file_without_an_account_of_the_last_run_is_not_valid(path: Path
         (lambda file: change(file, "PRAGMA user_version = 7"), "another format"),
         (lambda file: change(file, "DROP TABLE meta"), "damaged"),
         (lambda file: change(file, "UPDATE meta SET value = '{' WHERE name = 'watermark'"), "damaged"),
-        (lambda file: change(file, "UPDATE meta SET value = '' WHERE name = 'valid'"), "rebuild was not finished"),
+        (lambda file: set_meta(file, "valid", ""), "rebuild was not finished"),
     ],
     ids=["deleted", "empty", "cut off", "torn", "garbage", "format", "table", "watermark", "unsealed"],
 )

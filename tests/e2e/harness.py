@@ -338,9 +338,17 @@ def mostly_good(
 class Receiver:
     """Takes webhooks, remembers each start, and answers as `behave` says. `bodies` keeps them where asked for."""
 
-    def __init__(self, behave: Behaviour = lambda _: Reply(), *, keep_bodies: bool = False) -> None:
+    def __init__(
+        self,
+        behave: Behaviour = lambda _: Reply(),
+        *,
+        keep_bodies: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.behave = behave
-        self.port = 0
+        self.host = host
+        self.port = port
         self.starts: list[Start] = []
         self.bodies: list[bytes] | None = [] if keep_bodies else None
         self.delivered: set[str] = set()
@@ -348,7 +356,7 @@ class Receiver:
         self.in_flight = 0
         self.on_answer: Callable[[Start], None] = lambda _: None
         self._links: set[_Link] = set()
-        self._hanging: list[Callable[[], None]] = []
+        self._hanging: list[Callable[[Reply], None]] = []
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -362,7 +370,7 @@ class Receiver:
     async def open(self) -> None:
         """Listen, on the port of the last time."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Link(self), "127.0.0.1", self.port, backlog=4096)
+        self._server = await loop.create_server(lambda: _Link(self), self.host, self.port, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -375,7 +383,7 @@ class Receiver:
         await self._server.wait_closed()
 
     def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"http://{self.host}:{self.port}{path}"
 
     async def deserted(self) -> None:
         """Returns when no connection is left, not even one that waits to be accepted."""
@@ -394,11 +402,11 @@ class Receiver:
         except TimeoutError:
             raise AssertionError(f"not within {deadline:g} s: {what}; {len(self.starts)} starts came") from None
 
-    def release(self) -> None:
-        """Answer 200 to what hangs."""
+    def release(self, status: int = 200) -> None:
+        """Answer what hangs."""
         hanging, self._hanging = self._hanging, []
         for answer in hanging:
-            answer()
+            answer(Reply(status))
 
     def of(self, webhook_id: str) -> list[Start]:
         """The starts of one webhook."""
@@ -428,7 +436,7 @@ class Receiver:
         self._changed.set()
         reply = self.behave(start)
         if not reply.status:
-            self._hanging.append(lambda: answer(Reply()))
+            self._hanging.append(answer)
         elif reply.after:
             asyncio.get_running_loop().call_later(reply.after, answer, reply)
         else:

@@ -261,6 +261,10 @@ def schedule(delivery: Delivery) -> Result:
     return _of(delivery, "scheduled", delivery.created_at)
 
 
+CLOCK_STEP = 60_000
+"""Milliseconds by which what was written may lie ahead of the clock before that was set back."""
+
+
 def waiting_status(waiting: Waiting) -> Status:
     """The status of a delivery that waits, for a retry or for what it is held by."""
     delivery = waiting.delivery
@@ -280,6 +284,15 @@ def waiting_status(waiting: Waiting) -> Status:
         held_by=waiting.held_by,
         ordering_key=delivery.ordering_key,
     )
+
+
+def due_again(waiting: Waiting, now: int) -> int:
+    """When a delivery that waits is due: a retry no later than its own delay from now, also where it was decided at a
+    time that lies ahead because the clock was set back since."""
+    decided = waiting.last_attempt_at
+    if waiting.held_by or not decided or decided <= now + CLOCK_STEP:
+        return waiting.due_at
+    return now + max(0, waiting.due_at - decided)
 
 
 def dead_status(letter: DeadLetter) -> Status:

@@ -30,12 +30,14 @@ read_delivery = reader(Delivery)
 
 class DeliverOptions(NamedTuple):
     """`timeout` in seconds, for a scope that sets none, `capture` in bytes; `redact` are lower-case names of headers
-    whose values are secret."""
+    whose values are secret. `wall` is the time that a signature carries, in milliseconds: receivers compare it with
+    theirs."""
 
     timeout: float
     capture: int
     user_agent: str
     redact: frozenset[str]
+    wall: Callable[[], int]
 
 
 class Batch:
@@ -147,7 +149,7 @@ def ask_of(job: Job) -> Ask:
 
 
 def call_of(job: Job, now: int, sealer: Sealer, options: DeliverOptions) -> Call | Result:
-    """The request, signed at `now`, or why there can be none."""
+    """The request, signed, or why there can be none."""
     delivery, target = job.delivery, job.target
     try:
         secrets = sealer.open(target.sealed, target.id) if target.sealed else _NOTHING
@@ -158,7 +160,7 @@ def call_of(job: Job, now: int, sealer: Sealer, options: DeliverOptions) -> Call
         head = signed_head(
             webhook_id=target.id,
             attempt=delivery.attempt,
-            timestamp=now // 1000,
+            timestamp=options.wall() // 1000,
             body=job.body,
             keys=signing_keys(target.profile, secrets.signing),
             user_agent=options.user_agent,

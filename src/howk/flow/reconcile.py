@@ -8,10 +8,14 @@ are closed and what is to be cancelled.
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from msgspec.structs import replace
+
 from howk.domain.delivery import (
+    CLOCK_STEP,
     OF_ENDPOINT,
     Status,
     dead_status,
+    due_again,
     move,
     pending_status,
     ranked,
@@ -106,7 +110,20 @@ class Reconcile:
                 return "it is ahead of the log"
             if mark < end and mark < first:
                 return "the results it lacks are no longer kept"
+            if await self._was_later(place, first, last):
+                return "the clock was set back"
         return ""
+
+    async def _was_later(self, place: Place, first: int, last: int) -> bool:
+        """Whether the newest result was written in what is the future now: then due times are off by as much."""
+        newest = 0
+
+        async def note(batch: Sequence[Entry]) -> None:
+            nonlocal newest
+            newest = max([newest, *(entry.at for entry in batch if not entry.damage)])
+
+        await each(self._journal.read(RESULTS, place.partition, max(first, last - 1), last), note)
+        return newest > self._clock.now() + CLOCK_STEP
 
     async def _catch_up(self, condition: Condition, finished: dict[Place, int]) -> None:
         for place, end in finished.items():
@@ -148,6 +165,7 @@ class Reconcile:
             self._reporter.say("rebuild_finished", "hot state is whole again")
 
     async def _restore_results(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        self._tell_damage(batch)
         results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
@@ -155,10 +173,17 @@ class Reconcile:
         await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
         await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
 
+    def _tell_damage(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            if entry.damage:
+                self._reporter.warn("undecodable", entry.damage, source=entry.source)
+
     async def _restore_dead(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         effects: list[Effect] = []
         for entry in batch:
             try:
+                if entry.damage:
+                    raise Undecodable(entry.damage)
                 effects.append(Effect(dead_status(_read_dead(entry.value))))
             except Undecodable as error:
                 self._reporter.warn("undecodable", str(error), source=entry.source)
@@ -182,6 +207,7 @@ class Reconcile:
             except Undecodable as error:
                 lost.append(self._lost(entry, str(error)))
                 continue
+            waiting = replace(waiting, due_at=due_again(waiting, self._clock.now()))
             effect = Effect(waiting_status(waiting), waiting.due_at, endpoint=_holder(waiting))
             effects.append(waiting_effect(effect, waiting.delivery))
         effects += [Effect(dead_status(letter)) for letter in lost]

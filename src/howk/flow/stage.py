@@ -179,10 +179,16 @@ class Stage:
             self._in_hand += len(batch)
             self._bytes_in_hand += sum([len(entry.value) for entry in batch])
             self._idle.clear()
+            self._tell_damage(batch)
             if not await self._hand_over(batch):
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+
+    def _tell_damage(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            if entry.damage:
+                self._reporter.warn("undecodable", entry.damage, stage=self.group, source=entry.source)
 
     async def _hand_over(self, batch: Sequence[Entry]) -> bool:
         """Give a batch to the room; False when a newer record stops the stage."""
@@ -228,7 +234,8 @@ class Stage:
         self._taking = True
         try:
             await self._insist(lambda: self._room.take(batch, self._emit))
-        except HowkError:
+        except (HowkError, MemoryError):
+            # Where memory is short no record is at fault: the process ends, and begins anew from the log.
             raise
         except Exception as error:  # noqa: BLE001 - a record must not end the process again and again
             self._emitted_in_take += self._emitted
@@ -362,6 +369,8 @@ def attempted(act: Callable[[], _T], tell: Callable[[Exception], None] = lambda 
     where it has not been said already."""
     try:
         return act()
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - one record or answer must not hold up the others
         tell(error)
         return None

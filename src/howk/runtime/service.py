@@ -7,17 +7,19 @@ Whatever ends unexpectedly takes the process down, loudly.
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
 from howk.domain.errors import HowkError, Transient
 from howk.flow.stage import insist
 from howk.ports.telemetry import REBUILD, Metric
+from howk.runtime.clock import SystemClock
 from howk.runtime.dependencies import dependencies
 from howk.runtime.door import Trust, listen, room_for_connections, trust, url_of
 from howk.runtime.lines import Lines
@@ -27,7 +29,7 @@ from howk.runtime.readings import Readings
 from howk.runtime.roles import EVERY, Rebuilding, Role, missing, named
 from howk.runtime.settings import Settings
 from howk.runtime.tls import Certificate, open_certificate
-from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
+from howk.runtime.wiring import House, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
 from howk.web.connection import Bounds
 from howk.web.guard import Guard
@@ -40,6 +42,10 @@ _REQUESTS_END_WITHIN = 5
 _GC_THRESHOLDS = (50_000, 20, 50)
 _KEEP_ALIVE = 75
 _FLUSH_WITHIN = 5.0
+_OUT_OF_MEMORY = (
+    "howk: out of memory, so it stops here; nothing that was acknowledged is lost. Give it more, or lower "
+    "api.max_batch_size and delivery.max_in_flight, and start it again"
+)
 
 
 def run(
@@ -61,9 +67,20 @@ def run(
     except* HowkError as group:
         for error in _leaves(group):
             print(f"howk: {error}", file=sys.stderr)  # noqa: T201 - why the start was refused or the run ended
+    except* MemoryError:
+        print(_OUT_OF_MEMORY, file=sys.stderr)  # noqa: T201
     finally:
         lines.close()
     return code
+
+
+def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody waits for failed. Without memory it may have been half done: the log is what has to be gone on from,
+    and a killed process is what it is made for."""
+    if isinstance(context.get("exception"), MemoryError):
+        os.write(2, f"{_OUT_OF_MEMORY}\n".encode())
+        os._exit(1)
+    loop.default_exception_handler(context)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -115,7 +132,9 @@ class _Service:
     async def run(self) -> int:
         trusted = trust(self._settings)
         self._certificate = open_certificate(self._settings.api.tls)
-        tools = Tools(SystemClock(), SystemRandom(), self._metrics, self._reporter)
+        clock = SystemClock()
+        tools = Tools(clock, SystemRandom(), self._metrics, self._reporter, clock.wall)
+        asyncio.get_running_loop().set_exception_handler(_unforeseen)
         with contextlib.closing(self._listen()) as door:
             async with engines(self._settings, trusted, tools) as opened:
                 self._listen_for_signals()
@@ -236,11 +255,12 @@ class _Service:
     async def _unready(self, house: House) -> str:
         if self._stop.is_set():
             return "howk is stopping"
-        if not self._recovered:
-            return "hot state is being brought up to date from the log"
+        # First, as what has stopped may be what keeps hot state from being whole.
         problem = house.deliver_stage.problem or house.settle_stage.problem or house.recall.problem
         if problem:
             return problem
+        if not self._recovered:
+            return "hot state is being brought up to date from the log"
         try:
             await house.engines.log.check()
         except Transient as error:

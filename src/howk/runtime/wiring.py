@@ -5,8 +5,7 @@ Settings come in, a `House` comes out whose parts are open but not running; star
 
 import contextlib
 import secrets
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,18 +62,6 @@ _ROOM_BESIDE_PAYLOAD = 1 << 20
 _LEAST_LOG = 8 << 20
 
 
-class SystemClock:
-    """The `Clock` port on the machine's clocks."""
-
-    def now(self) -> int:
-        """See the port."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        """See the port."""
-        return time.monotonic()
-
-
 class SystemRandom:
     """The `Random` port on the operating system's source, read in blocks: ids and nonces ask for few bytes each."""
 
@@ -99,6 +86,8 @@ class Tools(NamedTuple):
     random: Random
     meter: Meter
     reporter: Reporter
+    wall: Callable[[], int] | None = None
+    """Unix time in milliseconds as everybody has it, for what receivers compare with theirs; by default `clock`'s."""
 
 
 class Engines(NamedTuple):
@@ -166,7 +155,7 @@ async def engines(settings: Settings, trust: Trust, tools: Tools) -> AsyncGenera
 
 def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> House:
     """Give every room its ports and every stage its room."""
-    clock, random, meter, reporter = tools
+    clock, random, meter, reporter, wall = tools
     log, state, sender, sealer = engines
     journal = Journal(log, meter)
     retry = settings.retry
@@ -190,7 +179,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
     )
     control = Ticker("control", configs.turn, clock, meter, reporter)
     agent = delivery.user_agent or f"howk/{__version__}"
-    sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact)
+    sending = DeliverOptions(delivery.timeout, delivery.response_capture, agent, redact, wall or clock.now)
     taking = IngestOptions(
         settings.api.max_payload_size,
         retry.max_attempts,

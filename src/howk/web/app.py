@@ -30,7 +30,7 @@ from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
 from howk.web.openapi import StatsAnswer, document
 from howk.web.page import PAGE_HEADERS, page
-from howk.web.problems import Headers, Problem, problem_of
+from howk.web.problems import Headers, Problem, problem_of, too_little_memory
 from howk.web.refusals import Refusals
 from howk.web.times import rfc3339
 
@@ -139,6 +139,8 @@ class App:
             return self.refuse(problem_of(error), request.method)
         except Gone:
             raise
+        except MemoryError:
+            return self.refuse(too_little_memory(), request.method)
         except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
             problem = self._refusals.failed(request.method, error)
             reply = Reply(problem.status, problem.body(), "failed", [_PROBLEM])

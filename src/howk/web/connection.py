@@ -6,6 +6,7 @@ pipeline; everything else goes the way uvicorn goes. No timer belongs to a conne
 """
 
 import asyncio
+import sys
 from typing import Any, NamedTuple, cast
 
 from uvicorn._types import ASGI3Application, HTTPScope
@@ -14,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from howk.web.app import App, Reply, Request
-from howk.web.problems import Problem
+from howk.web.problems import Problem, too_little_memory
 
 TICK = 0.5
 """Seconds between two looks at a connection, and so how late a deadline may be."""
@@ -273,6 +274,10 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser stops; the answer is a problem, and in its turn."""
+        # The parser hides what a call of its own ended with.
+        if isinstance(getattr(sys.exception(), "__context__", None), MemoryError):
+            self._refuse(too_little_memory())
+            return
         self._refuse(self._problem or Problem(400, "malformed_request", "this is not HTTP/1.1 as RFC 9112 has it"))
 
     def _unsupported_upgrade_warning(self) -> None:

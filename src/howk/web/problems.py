@@ -78,3 +78,9 @@ def problem_of(error: HowkError) -> Problem:
         code = error.code if isinstance(error, Full) else "unavailable"
         return Problem(503, code, str(error), headers=headers)
     return Problem(500, "stopped", str(error))
+
+
+def too_little_memory() -> Problem:
+    """For a request that can't be held in memory."""
+    text = "howk has too little memory for this request: try again in a moment"
+    return Problem(503, "unavailable", text, headers=[(b"retry-after", b"5")])

@@ -20,6 +20,7 @@ from howk.domain.errors import Full, HowkError, Permanent, Transient
 J = TypeVar("J")
 R = TypeVar("R")
 
+_OF_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID")
 _EXACT = 32
 _SIZES = (48, 64, 96, 128, 192, 256, 384, 512)
 _LOOK_EVERY = 64
@@ -136,6 +137,9 @@ class Committer(Generic[J, R]):
                     outcome = self._run([job for job, _ in group])
                 except sqlite3.DatabaseError as error:
                     outcome = translate(self._name, error)
+                except MemoryError:
+                    outcome = Permanent(f"out of memory: the {self._name} can't write; start howk again with more")
+                    return
                 finally:
                     self._loop.call_soon_threadsafe(self._answer, [future for _, future in group], outcome)
         finally:
@@ -189,7 +193,8 @@ class Checkpoints:
 
     def __init__(self, path: Path, above: int, pragmas: Sequence[str] = ()) -> None:
         self._path = path
-        self._log = path.with_name(path.name + "-wal")
+        # It stands beside the file itself, wherever a link leads from.
+        self._log = path.resolve().with_name(path.resolve().name + "-wal")
         self._above = above
         self._pragmas = pragmas
         self._commits = 0
@@ -224,11 +229,18 @@ class Checkpoints:
             return
 
 
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is not what was written, rather than out of reach for now. Statements that the schema does not
+    take, and texts that are none, come of nothing else."""
+    code = getattr(error, "sqlite_errorname", "")
+    return code == "SQLITE_ERROR" or code.startswith(_OF_DAMAGE) or "UTF-8" in str(error)
+
+
 def translate(name: str, error: sqlite3.DatabaseError) -> HowkError:
     """What a file error means for the caller."""
     code = getattr(error, "sqlite_errorname", "")
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Permanent(f"the file of the {name} is damaged ({error}): stop howk and see docs/failure-modes.md")
+    if is_damage(error):
+        return Permanent(f"the file of the {name} is damaged ({error}): restore the data directory from a backup")
     if code.startswith("SQLITE_FULL"):
         return Transient(f"the disk is full, so the {name} can't write: free some space; nothing was lost", 5.0)
     return Transient(f"the {name} can't write ({code or error}): check the disk and its permissions", 2.0)

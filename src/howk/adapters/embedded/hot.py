@@ -4,6 +4,8 @@ import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,34 +29,57 @@ PRAGMAS = (
     "cache_size=-32768",
 )
 
-_FORMAT = 3
+_FORMAT = 5
 _COMPRESS_ABOVE = 512
 _SCHEMA = (
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
-    "CREATE TABLE status (id TEXT PRIMARY KEY, series INT, gen INT, state TEXT, ended INT, body BLOB) WITHOUT ROWID",
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT, sum INT) WITHOUT ROWID",
+    "CREATE TABLE status (id TEXT PRIMARY KEY, series INT, gen INT, state TEXT, ended INT, body BLOB, sum INT) "
+    "WITHOUT ROWID",
     "CREATE INDEX status_ended ON status (ended) WHERE ended > 0",
     "CREATE TABLE waiting (id TEXT PRIMARY KEY, series INT, gen INT, due INT, lease REAL, token INT, held TEXT, "
-    "endpoint TEXT, record BLOB)",
+    "endpoint TEXT, record BLOB, sum INT)",
     "CREATE INDEX waiting_due ON waiting (due)",
     "CREATE INDEX waiting_endpoint ON waiting (endpoint) WHERE endpoint > ''",
     "CREATE TABLE turns (turn TEXT, rank INT, id TEXT, PRIMARY KEY (turn, rank, id)) WITHOUT ROWID",
     "CREATE INDEX turns_id ON turns (id)",
     "CREATE TABLE marks (id TEXT PRIMARY KEY) WITHOUT ROWID",
-    "CREATE TABLE keys (key TEXT PRIMARY KEY, body BLOB, id TEXT, at INT) WITHOUT ROWID",
+    "CREATE TABLE keys (key TEXT PRIMARY KEY, body BLOB, id TEXT, at INT, sum INT) WITHOUT ROWID",
     "CREATE INDEX keys_at ON keys (at)",
     *windows.SCHEMA,
 )
 _AMONG = "IN (SELECT value FROM json_each(?))"
-_INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body)"
-_INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, held, endpoint, record)"
+_INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body, sum)"
+_INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, held, endpoint, record, sum)"
+_OF_STATUS = "id, series, gen, state, ended"
+_OF_WAITING = "id, series, gen, due, held, endpoint"
 _LOWEST = "(SELECT min(rank) FROM turns WHERE turn = asked.value)"
 _OVERWRITE = (
     "ON CONFLICT (id) DO UPDATE SET series = excluded.series, gen = excluded.gen, state = excluded.state, "
-    "ended = excluded.ended, body = excluded.body"
+    "ended = excluded.ended, body = excluded.body, sum = excluded.sum"
 )
+
+_READ_AT_OPEN = ("session", "boot", "whole", "valid", "counted")
+_CALLED = -1
+"""The check of a row that waits whose due time was moved: it is due."""
 
 _encode = Encoder().encode
 _decode = Decoder(Status).decode
+
+
+class Damaged(sqlite3.DatabaseError):
+    """A row is not what was written. SQLite's own errors of damage have such a name too."""
+
+    sqlite_errorname = "SQLITE_CORRUPT_ROW"
+
+
+def check_of(*columns: str | int) -> int:
+    """The checksum of a row's columns, so that a flipped bit is not taken for what was written."""
+    return zlib.crc32(repr(columns).encode(errors="replace"))
+
+
+def _insist(holds: bool, table: str) -> None:
+    if not holds:
+        raise Damaged(f"a row of {table} fails its checksum")
 
 
 def distrust(path: Path, previous: Run | None, run: Run) -> str:
@@ -66,21 +91,48 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
         try:
             if connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
                 return "it has another format"
+            if _tables(connection) != _expected_tables():
+                return "it is damaged (its tables are not what they were)"
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            session, boot, whole = (meta(connection, name) for name in ("session", "boot", "whole"))
+            session, boot, whole, valid, _ = (meta(connection, name) for name in _READ_AT_OPEN)
             watermark(connection)
             keys_reached(connection)
+            _look_at_rows(connection)
         finally:
             connection.close()
     except (sqlite3.DatabaseError, DecodeError, UnicodeDecodeError) as error:
         return f"it is damaged ({error})"
-    if damage != "ok":
+    if damage != "ok" or valid == "damaged":
         return f"it is damaged ({damage})"
     if previous is None or session != previous.session:
         return "it is not of the last run"
     if not whole and boot != run.boot:
         return "the machine was restarted while it was open"
     return ""
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql > '' ORDER BY name").fetchall()
+
+
+@lru_cache(maxsize=1)
+def _expected_tables() -> list[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        return _tables(connection)
+
+
+def _look_at_rows(connection: sqlite3.Connection) -> None:
+    """Raises `Damaged`, or SQLite's own error, where a delivery might wait for ever or be taken for one that has ended:
+    what has lost its name or its time is found by no later reading."""
+    for row in connection.execute(f"SELECT {_OF_WAITING}, sum FROM waiting"):
+        _insist(row[-1] in (check_of(*row[:-1]), _CALLED), "waiting")
+    for row in connection.execute(f"SELECT {_OF_STATUS}, sum FROM status"):
+        _insist(row[-1] == check_of(*row[:-1]), "status")
+    for table in ("waiting", "turns"):
+        (said,) = connection.execute(f"PRAGMA integrity_check('{table}')").fetchone()
+        _insist(said == "ok", table)
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -101,13 +153,16 @@ def wipe(connection: sqlite3.Connection) -> None:
 
 def set_meta(connection: sqlite3.Connection, **values: str) -> None:
     """Set names of `meta`."""
-    execute_rows(connection, "REPLACE INTO meta", list(values.items()))
+    execute_rows(connection, "REPLACE INTO meta", [(*item, check_of(*item)) for item in values.items()])
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str:
     """A name of `meta`, "" when it is not set."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return row[0] if row else ""
+    row = connection.execute("SELECT value, sum FROM meta WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return ""
+    _insist(row[1] == check_of(name, row[0]), "meta")
+    return row[0]
 
 
 def watermark(connection: sqlite3.Connection) -> dict[int, int]:
@@ -142,14 +197,18 @@ def add_pending(connection: sqlite3.Connection, statuses: Sequence[Status]) -> N
 
 def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Standing]:
     """Where the known ones of these deliveries stand."""
-    found = connection.execute(f"SELECT id, series, gen, state FROM status WHERE id {_AMONG}", (_list(ids),))
-    return {id_: Standing(series, gen, state in ENDED) for id_, series, gen, state in found}
+    standings: dict[str, Standing] = {}
+    found = connection.execute(f"SELECT {_OF_STATUS}, sum FROM status WHERE id {_AMONG}", (_list(ids),))
+    for id_, series, gen, state, ended, check in found:
+        _insist(check == check_of(id_, series, gen, state, ended), "status")
+        standings[id_] = Standing(series, gen, state in ENDED)
+    return standings
 
 
 def statuses(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Status]:
     """The known ones of these statuses."""
     found = connection.execute(f"SELECT body FROM status WHERE id {_AMONG}", (_list(ids),))
-    return {status.id: status for status in (_decode(body) for (body,) in found)}
+    return {status.id: status for status in (_decode(_whole(body, "status")) for (body,) in found)}
 
 
 Held = tuple[str, str]
@@ -179,7 +238,7 @@ def marks(connection: sqlite3.Connection) -> set[str]:
 def mark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     """These deliveries are to be cancelled; what waits of them is due. A due time of 0 would be none."""
     execute_rows(connection, "INSERT INTO marks (id)", [(id_,) for id_ in ids], "ON CONFLICT DO NOTHING")
-    connection.execute(f"UPDATE waiting SET due = 1 WHERE id {_AMONG}", (_list(ids),))
+    connection.execute(f"UPDATE waiting SET due = 1, sum = {_CALLED} WHERE id {_AMONG}", (_list(ids),))
 
 
 def unmark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
@@ -204,8 +263,8 @@ def leave_turns(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]
 def call_next(connection: sqlite3.Connection, turns: Sequence[str], now: int) -> int:
     """What is held by its order and is the lowest of one of these turns is due; how many there were."""
     return connection.execute(
-        f"UPDATE waiting SET due = ? WHERE held = '{ORDER}' AND due > ? AND id IN (SELECT turns.id FROM "
-        f"json_each(?) AS asked JOIN turns ON turns.turn = asked.value AND turns.rank = {_LOWEST})",
+        f"UPDATE waiting SET due = ?, sum = {_CALLED} WHERE held = '{ORDER}' AND due > ? AND id IN (SELECT turns.id "
+        f"FROM json_each(?) AS asked JOIN turns ON turns.turn = asked.value AND turns.rank = {_LOWEST})",
         (now, now, _list(turns)),
     ).rowcount
 
@@ -254,8 +313,9 @@ def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_know
 def _waiting(effect: Effect) -> tuple[Any, ...]:
     status = effect.status
     endpoint = effect.endpoint if status.held_by in OF_ENDPOINT else ""
-    packed = _pack(effect.record)
-    return (status.id, status.series, status.gen, effect.due_at, 0, 0, status.held_by, endpoint, packed)
+    packed = _sealed(_pack(effect.record))
+    check = check_of(status.id, status.series, status.gen, effect.due_at, status.held_by, endpoint)
+    return (status.id, status.series, status.gen, effect.due_at, 0, 0, status.held_by, endpoint, packed, check)
 
 
 def _held(row: tuple[str, str]) -> Held:
@@ -303,11 +363,15 @@ def lease_held(
 def _lease(
     connection: sqlite3.Connection, where: str, values: tuple[Any, ...], until: float, token: int
 ) -> list[Leased]:
-    found = connection.execute(f"SELECT id, series, gen, held, record FROM waiting WHERE {where}", values).fetchall()
+    found = connection.execute(f"SELECT {_OF_WAITING}, record, sum FROM waiting WHERE {where}", values).fetchall()
     if found:
         ids = _list([row[0] for row in found])
         connection.execute(f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, ids))
-    return [Leased(id_, series, gen, reason, _unpack(record)) for id_, series, gen, reason, record in found]
+    leased: list[Leased] = []
+    for id_, series, gen, due, reason, endpoint, record, check in found:
+        _insist(check in (check_of(id_, series, gen, due, reason, endpoint), _CALLED), "waiting")
+        leased.append(Leased(id_, series, gen, reason, _unpack(_whole(record, "waiting"))))
+    return leased
 
 
 def next_due(connection: sqlite3.Connection, clock: float) -> int:
@@ -338,10 +402,14 @@ def prune(connection: sqlite3.Connection, before: int, most: int) -> list[str]:
     """Drop at most `most` statuses that ended before `before`, oldest first; the ids of what was dropped."""
     found = connection.execute(
         "DELETE FROM status WHERE id IN "
-        "(SELECT id FROM status WHERE ended > 0 AND ended < ? ORDER BY ended LIMIT ?) RETURNING id",
+        "(SELECT id FROM status WHERE ended > 0 AND ended < ? ORDER BY ended LIMIT ?) "
+        f"RETURNING {_OF_STATUS}, sum",
         (before, most),
-    )
-    return [id_ for (id_,) in found]
+    ).fetchall()
+    for row in found:
+        # Or one that has not ended would be forgotten.
+        _insist(row[-1] == check_of(*row[:-1]), "status")
+    return [row[0] for row in found]
 
 
 def _list(ids: Sequence[str]) -> str:
@@ -349,7 +417,19 @@ def _list(ids: Sequence[str]) -> str:
 
 
 def _row(status: Status) -> tuple[Any, ...]:
-    return (status.id, status.series, status.gen, status.state, status.ended_at, _encode(status))
+    columns = (status.id, status.series, status.gen, status.state, status.ended_at)
+    return (*columns, _sealed(_encode(status)), check_of(*columns))
+
+
+def _sealed(stored: bytes) -> bytes:
+    """With a checksum at the end."""
+    return stored + zlib.crc32(stored).to_bytes(4, "big")
+
+
+def _whole(sealed: bytes, table: str) -> bytes:
+    stored = sealed[:-4]
+    _insist(zlib.crc32(stored) == int.from_bytes(sealed[-4:], "big"), table)
+    return stored
 
 
 def _pack(record: bytes) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from howk.adapters.embedded import schema
-from howk.adapters.embedded.directory import holder, last_run
+from howk.adapters.embedded.directory import Run, holder, last_run
 from howk.domain.errors import Permanent
 
 _HEAD = 100
@@ -53,7 +53,7 @@ def _examine(path: Path) -> Found:
         return Found(held, "", "it is in use, and was judged when that process started", version)
     try:
         previous = last_run(path)
-        refusal = schema.loss(path / "log.db", previous) or _judge(path / "log.db")
+        refusal = schema.loss(path / "log.db", previous) or _judge(path / "log.db", previous)
     except Permanent as error:
         return Found("", str(error), "", version)
     if previous is None:
@@ -68,25 +68,18 @@ def _examine(path: Path) -> Found:
     )
 
 
-def _judge(path: Path) -> str:
+def _judge(path: Path, previous: Run | None) -> str:
     """Why the log would be refused when it is opened, "" when it would not."""
     if not path.exists() or not path.stat().st_size:
         return ""
     try:
-        with closing(_look_into(path)) as connection:
-            if sentence := schema.too_new(connection, path):
+        with closing(schema.look_into(path)) as connection:
+            if sentence := schema.too_new(connection, path) or schema.foreign(connection, path, previous):
                 return sentence
             known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             streams = [stream for stream in schema.STREAMS if schema.name(stream) in known]
             if "progress" in known:
                 schema.load_progress(connection, {stream: schema.end(connection, stream) for stream in streams})
-    except sqlite3.DatabaseError as error:
-        return f"{path} can't be read ({error}): restore the data directory from a backup, or start with another one"
+    except schema.UNREADABLE as error:
+        return str(schema.unopened(path, error))
     return ""
-
-
-def _look_into(path: Path) -> sqlite3.Connection:
-    """Read only. A write-ahead log that is not there must not come to be: its absence may be what is wrong."""
-    log = path.with_name(path.name + "-wal")
-    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)

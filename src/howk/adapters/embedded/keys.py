@@ -19,6 +19,7 @@ from howk.domain.idempotency import Claimed, Kept, Verdict, ended, expired, judg
 from howk.ports.clock import Clock
 from howk.ports.state import Follow, KeyAnswer, KeyAsk, KeyEnd
 
+_check = hot.check_of
 LEASE = 60.0
 """Seconds that a claim of unknown outcome is remembered."""
 _MOST_IN_MEMORY = 65_536
@@ -28,16 +29,25 @@ _PRUNE_AT_ONCE = 2_000
 def find(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, Kept]:
     """The stored ones of these keys."""
     rows = connection.execute(
-        "SELECT key, body, id, at FROM keys WHERE key IN (SELECT value FROM json_each(?))", (encode(names).decode(),)
+        "SELECT key, body, id, at, sum FROM keys WHERE key IN (SELECT value FROM json_each(?))",
+        (encode(names).decode(),),
     )
-    return {key: Kept(body.hex(), id_, at) for key, body, id_, at in rows}
+    found: dict[str, Kept] = {}
+    for key, body, id_, at, check in rows:
+        if check != _check(key, body.hex(), id_, at):
+            raise hot.Damaged("a row of keys fails its checksum")
+        found[key] = Kept(body.hex(), id_, at)
+    return found
 
 
 def store(connection: sqlite3.Connection, ends: Sequence[KeyEnd], mark: Mapping[int, int], before: int) -> None:
     """Write what was read and how far, in the order of the log; drop some of what was accepted by `before`."""
     last = {end.key: end for end in ends if end.accepted_at > before}
-    rows = [(end.key, bytes.fromhex(end.body), end.id, end.accepted_at) for end in last.values()]
-    execute_rows(connection, "REPLACE INTO keys (key, body, id, at)", rows)
+    rows = [
+        (end.key, bytes.fromhex(end.body), end.id, end.accepted_at, _check(end.key, end.body, end.id, end.accepted_at))
+        for end in last.values()
+    ]
+    execute_rows(connection, "REPLACE INTO keys (key, body, id, at, sum)", rows)
     connection.execute(
         "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? ORDER BY at LIMIT ?)",
         (before, _PRUNE_AT_ONCE),

@@ -78,8 +78,10 @@ class EmbeddedLog:
         self._tails: dict[str, list[Tail]] = {stream: [] for stream in schema.STREAMS}
         self._follows: dict[str, list[Follow]] = {}
         self._reader = connect(path, pragmas=("cache_size=-8192",), read_only=True)
+        self._reader.text_factory = schema.tolerant
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="howk-log-read")
         self._loop = asyncio.get_running_loop()
+        self._snapshots: set[sqlite3.Connection] = set()
         self._waiting_bytes = 0
         self._closed = False
         self._checkpoints = Checkpoints(path, _WAL_BYTES)
@@ -94,7 +96,10 @@ class EmbeddedLog:
         with ExitStack() as undo:
             writer = schema.open_writer(path, directory)
             undo.callback(schema.leave_writer, writer, directory)
-            log = cls(path, writer, directory, clock)
+            try:
+                log = cls(path, writer, directory, clock)
+            except schema.UNREADABLE as error:
+                raise schema.unopened(path, error) from error
             undo.pop_all()
         directory.opened()
         return log
@@ -197,10 +202,12 @@ class EmbeddedLog:
     async def replay(self, table: str, prefix: str = "") -> AsyncIterator[Sequence[Entry]]:
         # Rows change place when they change, so the instant is fixed by one read transaction of its own.
         snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
+        self._snapshots.add(snapshot.connection)
         try:
             while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
                 yield batch
         finally:
+            self._snapshots.discard(snapshot.connection)
             snapshot.connection.close()
 
     async def follow(self, table: str, wake: Callable[[], None]) -> Follower:
@@ -277,6 +284,9 @@ class EmbeddedLog:
         await self._loop.run_in_executor(None, self._checkpoints.close)
         self._reading.shutdown(wait=True)
         self._reader.close()
+        for left in self._snapshots:
+            # Of a reading that an error broke off; it would keep the log from being closed whole.
+            left.close()
         await self._loop.run_in_executor(None, schema.close_writer, self._writer, self._directory)
 
     async def _ask(self, question: Callable[[], _T]) -> _T:

@@ -38,6 +38,37 @@ def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
     return packed
 
 
+def is_whole(row: Row) -> bool:
+    """Whether nothing of it is damaged."""
+    base, count, at, check, body = row
+    return check == _check(base, count, at, body)
+
+
+def placed(row: Row, begins: int | None, ends: int | None) -> Row:
+    """A damaged row with the place that its neighbours leave it: its offsets are `begins` up to `ends`, None where
+    there is none. Where only its place was damaged its checksum then holds again."""
+    base, count, at, check, body = row
+    held = len(_items(body))
+    bases, counts = [base, 0 if begins is None else begins], [count, held]
+    if ends is not None:
+        bases += [ends - count, ends - held]
+        counts += [ends - first for first in bases]
+    for first in bases:
+        for many in counts:
+            if is_whole((first, many, at, check, body)):
+                return first, many, at, check, body
+    first = base if begins is None else begins
+    last = first + (held or count) if ends is None else ends
+    return first, min(max(last - first, 1), _MAX_COUNT), at, check, body
+
+
+def _items(body: bytes) -> list[tuple[str, bytes, int]]:
+    try:
+        return _decode(body)
+    except (DecodeError, UnicodeDecodeError):
+        return []
+
+
 def _row(base: int, at: int, items: list[tuple[str, bytes, int]]) -> Row:
     body = _encode(items)
     return base, len(items), at, _check(base, len(items), at, body), body
@@ -53,8 +84,8 @@ def _check_record(key: str, value: bytes) -> int:
 
 def unpack(stream: str, row: Row) -> list[Entry]:
     """The entries of a row, one for each offset it holds. Damaged ones say so and carry the bytes as found."""
-    base, count, at, check, body = row
-    if check == _check(base, count, at, body):
+    base, _, at, _, body = row
+    if is_whole(row):
         return [Entry(stream, 0, base + i, key, value, at) for i, (key, value, _) in enumerate(_decode(body))]
     return list(_salvage(stream, row))
 
@@ -62,10 +93,7 @@ def unpack(stream: str, row: Row) -> list[Entry]:
 def _salvage(stream: str, row: Row) -> Iterator[Entry]:
     base, count, at, _, body = row
     damage = f"the stored bytes of {stream} at offset {base} to {base + count - 1} fail their checksum"
-    try:
-        items = _decode(body)
-    except (DecodeError, UnicodeDecodeError):
-        items = []
+    items = _items(body)
     if len(items) != count:
         # Nothing tells where one record ends: the first offset keeps all the bytes, the others point to it.
         yield Entry(stream, 0, base, "", body, at, damage)

@@ -11,12 +11,12 @@ from msgspec.json import decode, encode
 
 from howk.adapters.embedded.db import connect, execute_rows, transaction
 from howk.adapters.embedded.directory import Directory, Run
-from howk.adapters.embedded.rows import Row
+from howk.adapters.embedded.rows import Row, is_whole, placed
 from howk.domain.errors import Permanent
 from howk.domain.offsets import Finished
 from howk.ports.log import Entry, Place
 
-FORMAT = 1
+FORMAT = 2
 STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk.keys")
 TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
@@ -25,6 +25,9 @@ _TRIM_BYTES = 8 << 20
 _SPARE_BYTES = 8 << 20
 _SPARE_SHARE = 2
 _GIVE_BACK_BYTES = 2 << 20
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file may raise: SQLite's message may quote what is no text."""
+_OF_ROW = "base, count, at, sum, body"
 MOST_AT_ONCE = 512
 _AFTER_ANY = "\U0010ffff"
 
@@ -57,19 +60,61 @@ def open_writer(path: Path, directory: Directory) -> sqlite3.Connection:
     _refuse_loss(path, directory)
     connection: sqlite3.Connection | None = None
     try:
+        _refuse_strange(path, directory.previous)
         connection = connect(path, pragmas=_PRAGMAS)
-        _create(connection, path)
-    except sqlite3.DatabaseError as error:
+        _create(connection, directory)
+    except UNREADABLE as error:
         if connection is not None:
             connection.close()
-        raise Permanent(
-            f"{path} can't be opened ({error}): restore the data directory from a backup, or start with another one"
-        ) from error
-    except Permanent:
-        if connection is not None:
-            leave_writer(connection, directory)
-        raise
+        raise unopened(path, error) from error
     return connection
+
+
+def unopened(path: Path, error: Exception) -> Permanent:
+    """Why a file can't be opened, and what to do."""
+    return Permanent(f"{path} can't be opened ({error}): {_advice(error)}")
+
+
+def _advice(error: Exception) -> str:
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith("SQLITE_FULL"):
+        return "the disk is full: free some space; nothing was lost"
+    if code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
+        return (
+            "see that it is a file, its permissions, and whether its file system can be written and has room; where it "
+            "is lost, restore the data directory from a backup"
+        )
+    return "restore the data directory from a backup, or start with another one"
+
+
+def _refuse_strange(path: Path, previous: Run | None) -> None:
+    """Raises `Permanent` for a file of a newer version, or one that is not what the last run wrote. It is only read:
+    a connection that may write would change it when it is closed."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with closing(look_into(path)) as connection:
+        if sentence := too_new(connection, path) or foreign(connection, path, previous):
+            raise Permanent(sentence)
+
+
+def look_into(path: Path) -> sqlite3.Connection:
+    """Read only. A write-ahead log that is not there must not come to be: its absence may be what is wrong."""
+    log = path.with_name(path.name + "-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)
+
+
+def foreign(connection: sqlite3.Connection, path: Path, previous: Run | None) -> str:
+    """Why the file and its write-ahead log can't be those of the last run, "" when they can."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'run'").fetchone()
+    row = connection.execute("SELECT session, before FROM run").fetchone() if known else None
+    if row is None or previous is None or previous.session in row:
+        return ""
+    return (
+        f"{path} and its write-ahead log are not those of the last run on this directory: they are of another time or "
+        "another directory, and webhooks that were acknowledged may be missing. Restore the whole directory from one "
+        "backup; run.json is part of it"
+    )
 
 
 def _refuse_loss(path: Path, directory: Directory) -> None:
@@ -103,9 +148,7 @@ def too_new(connection: sqlite3.Connection, path: Path) -> str:
     )
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    if sentence := too_new(connection, path):
-        raise Permanent(sentence)
+def _create(connection: sqlite3.Connection, directory: Directory) -> None:
     with transaction(connection):
         for stream in STREAMS:
             connection.execute(
@@ -118,11 +161,18 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
             )
         connection.execute(
             "CREATE TABLE IF NOT EXISTS progress "
-            "(who TEXT, stream TEXT, next INTEGER, beyond BLOB, PRIMARY KEY (who, stream)) WITHOUT ROWID"
+            "(who TEXT, stream TEXT, next INTEGER, beyond BLOB, sum INTEGER, PRIMARY KEY (who, stream)) WITHOUT ROWID"
         )
+        if "sum" not in [row[1] for row in connection.execute("PRAGMA table_info(progress)")]:
+            # Format 1 had none.
+            connection.execute("ALTER TABLE progress ADD COLUMN sum INTEGER")
         _create_inbox(connection)
         # A write at every open, so that the write-ahead log is there before its absence means a loss.
         touch(connection)
+        connection.execute("CREATE TABLE IF NOT EXISTS run (one INTEGER PRIMARY KEY, session TEXT, before TEXT)")
+        # The directory says it a little later, and still names the run before until then.
+        before = directory.previous.session if directory.previous else ""
+        connection.execute("REPLACE INTO run VALUES (1, ?, ?)", (directory.run.session, before))
 
 
 def touch(connection: sqlite3.Connection) -> None:
@@ -140,7 +190,7 @@ def _create_inbox(connection: sqlite3.Connection) -> None:
     for table in TABLES:
         actions[name(table)] = f"REPLACE INTO {name(table)} VALUES (new.a, new.b, new.c)"
         actions[f"gone_{name(table)}"] = f"DELETE FROM {name(table)} WHERE key = new.a"
-    actions["progress"] = "REPLACE INTO progress VALUES (new.a, new.b, new.c, new.d)"
+    actions["progress"] = "REPLACE INTO progress VALUES (new.a, new.b, new.c, new.d, new.e)"
     for kind, action in actions.items():
         connection.execute(
             f"CREATE TEMP TRIGGER to_{kind} INSTEAD OF INSERT ON inbox WHEN new.kind = '{kind}' BEGIN {action}; END"
@@ -185,27 +235,66 @@ def leave_writer(connection: sqlite3.Connection, directory: Directory) -> None:
 
 def end(connection: sqlite3.Connection, stream: str) -> int:
     """The offset that the next record of a stream gets."""
-    row = connection.execute(f"SELECT base + count FROM {name(stream)} ORDER BY base DESC LIMIT 1").fetchone()
-    return row[0] if row else FIRST_OFFSET
+    last = connection.execute(f"SELECT {_OF_ROW} FROM {name(stream)} ORDER BY base DESC LIMIT 2").fetchall()
+    if not last:
+        return FIRST_OFFSET
+    row: Row = last[0]
+    if not is_whole(row):
+        row = placed(row, last[1][0] + last[1][1] if len(last) > 1 else None, None)
+    return row[0] + row[1]
 
 
 def first(connection: sqlite3.Connection, stream: str) -> int:
     """The earliest offset kept: where a new group starts."""
-    row = connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
-    return row[0] if row else FIRST_OFFSET
+    bases = [base for (base,) in connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 2")]
+    if not bases:
+        return FIRST_OFFSET
+    if len(bases) == 2 and bases[0] < bases[1]:
+        return bases[0]
+    row: Row = connection.execute(f"SELECT {_OF_ROW} FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
+    return row[0] if is_whole(row) else placed(row, None, bases[1] if len(bases) == 2 else None)[0]
 
 
 def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Generator[Row]:
-    """Stored rows in order, beginning with the one that holds `offset`, read as they are asked for."""
+    """Stored rows in order, beginning with the one that holds `offset`, read as they are asked for.
+
+    A row begins where the one before it ends. One that does not is damaged, and gets the place that its neighbours
+    leave it. Raises `Permanent` where rows are missing in between.
+    """
     table = name(stream)
     with closing(
         connection.execute(
-            f"SELECT base, count, at, sum, body FROM {table} WHERE base >= "
-            f"coalesce((SELECT max(base) FROM {table} WHERE base <= ?), 0) AND base + count > ? ORDER BY base",
-            (offset, offset),
+            f"SELECT {_OF_ROW} FROM {table} WHERE base >= "
+            f"coalesce((SELECT max(base) FROM {table} WHERE base <= ?), 0) ORDER BY base",
+            (offset,),
         )
     ) as found:
-        yield from found
+        reached: int | None = None
+        row: Row | None = found.fetchone()
+        while row is not None:
+            following: Row | None = found.fetchone()
+            if not is_whole(row):
+                if reached is None:
+                    reached = _end_before(connection, table, row[0])
+                row = placed(row, reached, following[0] if following else None)
+            base, past = row[0], row[0] + row[1]
+            if past > (offset if reached is None else max(reached, offset)):
+                missing = reached if reached is not None else offset
+                if base > missing and (reached is not None or _end_before(connection, table, base) is not None):
+                    raise Permanent(
+                        f"{stream} holds nothing from offset {missing} to {base - 1}: records are missing from the "
+                        "log. Restore the data directory from a backup"
+                    )
+                yield row
+            reached = past if reached is None else max(past, reached)
+            row = following
+
+
+def _end_before(connection: sqlite3.Connection, table: str, base: int) -> int | None:
+    """Where the row before this one ends, None where there is none."""
+    before = f"SELECT base + count FROM {table} WHERE base < ? ORDER BY base DESC LIMIT 1"
+    row = connection.execute(before, (base,)).fetchone()
+    return row[0] if row else None
 
 
 def trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int:
@@ -259,10 +348,10 @@ def pages(connection: sqlite3.Connection) -> Pages:
 
 
 def load_progress(connection: sqlite3.Connection, ends: Mapping[str, int]) -> dict[tuple[str, Place], Finished]:
-    """What each group has finished. Raises `Permanent` where more was finished than there is."""
+    """What each group has finished. Raises `Permanent` where more was finished than there is, or it can't be told."""
     found: dict[tuple[str, Place], Finished] = {}
-    for who, stream, next_, beyond in connection.execute("SELECT who, stream, next, beyond FROM progress"):
-        finished = Finished(next_, decode(beyond, type=list[tuple[int, int]]))
+    for row in connection.execute("SELECT * FROM progress"):
+        who, stream, finished = _progress(row)
         last = finished.beyond[-1][1] if finished.beyond else finished.next
         if last > ends.get(stream, 0):
             raise Permanent(
@@ -275,12 +364,23 @@ def load_progress(connection: sqlite3.Connection, ends: Mapping[str, int]) -> di
 
 def load_group(connection: sqlite3.Connection, stream: str, group: str) -> Finished:
     """What one group has finished of one stream, as it was last committed."""
-    row = connection.execute(
-        "SELECT next, beyond FROM progress WHERE who = ? AND stream = ?", (group, stream)
-    ).fetchone()
-    if row is None:
-        return Finished(first(connection, stream))
-    return Finished(row[0], decode(row[1], type=list[tuple[int, int]]))
+    row = connection.execute("SELECT * FROM progress WHERE who = ? AND stream = ?", (group, stream)).fetchone()
+    return Finished(first(connection, stream)) if row is None else _progress(row)[2]
+
+
+def _progress(row: tuple[str, str, int, bytes, int | None]) -> tuple[str, str, Finished]:
+    who, stream, next_, beyond, *sums = row
+    # Format 1 wrote none.
+    if sums and sums[0] is not None and sums[0] != _check_progress(who, stream, next_, beyond):
+        raise Permanent(
+            f"how far {who} has come in {stream} fails its checksum, so nobody can tell what is unfinished. Restore "
+            "the data directory from a backup"
+        )
+    return who, stream, Finished(next_, decode(beyond, type=list[tuple[int, int]]))
+
+
+def _check_progress(who: str, stream: str, next_: int, beyond: bytes) -> int:
+    return crc32(beyond, crc32(f"{who}/{stream}/{next_}".encode()))
 
 
 def batch_letters(stream: str, batch: Sequence[Row]) -> list[Letter]:
@@ -291,17 +391,21 @@ def batch_letters(stream: str, batch: Sequence[Row]) -> list[Letter]:
 
 def progress_letters(finished: Mapping[tuple[str, Place], Finished]) -> list[Letter]:
     """How far groups have come."""
-    return [
-        ("progress", who, place.stream, state.next, encode(state.beyond), None)
-        for (who, place), state in finished.items()
-    ]
+    letters: list[Letter] = []
+    for (who, place), state in finished.items():
+        beyond = encode(state.beyond)
+        check = _check_progress(who, place.stream, state.next, beyond)
+        letters.append(("progress", who, place.stream, state.next, beyond, check))
+    return letters
 
 
 def table_letters(table: str, values: Mapping[str, bytes]) -> list[Letter]:
     """Rows of a table; an empty value removes its key."""
     kind = name(table)
     return [
-        (kind, key, crc32(value), value, None, None) if value else (f"gone_{kind}", key, None, None, None, None)
+        (kind, key, _check_row(key, value), value, None, None)
+        if value
+        else (f"gone_{kind}", key, None, None, None, None)
         for key, value in values.items()
     ]
 
@@ -316,6 +420,7 @@ class Snapshot(NamedTuple):
 def snapshot(path: Path, table: str, prefix: str) -> Snapshot:
     """Fix the instant: what was committed before is in, what comes later is not."""
     connection = connect(path, read_only=True)
+    connection.text_factory = tolerant
     connection.execute("BEGIN")
     rows = connection.execute(
         f"SELECT key, sum, value FROM {name(table)} WHERE key >= ? AND key < ? ORDER BY key",
@@ -338,6 +443,22 @@ def rows_after(connection: sqlite3.Connection, table: str, key: str | None, limi
 
 def _row_entries(table: str, rows: Sequence[tuple[str, int, bytes]]) -> Sequence[Entry]:
     return [
-        Entry(table, 0, 0, key, value, 0, "" if crc32(value) == sum_ else f"row {key} of {table} fails its checksum")
+        Entry(
+            table, 0, 0, key, value, 0, "" if _holds(key, sum_, value) else f"row {key} of {table} fails its checksum"
+        )
         for key, sum_, value in rows
     ]
+
+
+def _holds(key: str, check: int, value: bytes) -> bool:
+    # What format 1 wrote is the value's alone.
+    return check in (_check_row(key, value), crc32(value))
+
+
+def _check_row(key: str, value: bytes) -> int:
+    return crc32(value, crc32(key.encode()))
+
+
+def tolerant(raw: bytes) -> str:
+    """A text as it was stored, and a damaged one as far as it can be read, so that its checksum may tell."""
+    return raw.decode(errors="replace")

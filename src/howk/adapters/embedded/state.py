@@ -23,13 +23,13 @@ from msgspec.structs import replace
 
 from howk.adapters.embedded import hot
 from howk.adapters.embedded import keys as key_table
-from howk.adapters.embedded.db import Checkpoints, connect, transaction, translate
+from howk.adapters.embedded.db import Checkpoints, connect, is_damage, transaction, translate
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.endpoints import Endpoints, Holding, Taken
 from howk.adapters.embedded.keys import Keys
 from howk.adapters.embedded.windows import Windows
 from howk.domain.delivery import DELIVER_AT, OF_ENDPOINT, Standing, Status, is_current
-from howk.domain.errors import Conflict, Transient
+from howk.domain.errors import Conflict, HowkError, Permanent, Transient
 from howk.domain.records import EndpointRow
 from howk.domain.windows import DAY, HOUR
 from howk.ports.clock import Clock
@@ -135,7 +135,18 @@ class EmbeddedState:
     @classmethod
     def open(cls, directory: Directory, keep: Keep, clock: Clock) -> "EmbeddedState":
         """Open `hot.db`, or begin it anew where it can't be trusted; `condition` then says why."""
-        path = directory.path / "hot.db"
+        # A link stays: who has room for it elsewhere put it there.
+        path = (directory.path / "hot.db").resolve()
+        try:
+            return cls._open_file(path, directory, keep, clock)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise Permanent(
+                f"{path} can't be opened or begun anew ({error}): make room, and see that howk may write there. It "
+                "holds nothing that is not in the log, so it may be moved away"
+            ) from error
+
+    @classmethod
+    def _open_file(cls, path: Path, directory: Directory, keep: Keep, clock: Clock) -> "EmbeddedState":
         reason = hot.distrust(path, directory.previous, directory.run)
         if reason:
             for end in ("", "-wal", "-shm"):
@@ -505,7 +516,7 @@ class EmbeddedState:
         try:
             return question(self._db)
         except sqlite3.DatabaseError as error:
-            raise translate("hot state", error) from error
+            raise self._failed(error) from error
 
     def _write(self, act: Callable[[sqlite3.Connection], _R]) -> _R:
         self._open()
@@ -514,8 +525,15 @@ class EmbeddedState:
                 answer = act(self._db)
             self._checkpoints.after_commit(self._db)
         except sqlite3.DatabaseError as error:
-            raise translate("hot state", error) from error
+            raise self._failed(error) from error
         return answer
+
+    def _failed(self, error: sqlite3.DatabaseError) -> HowkError:
+        if not is_damage(error):
+            return translate("hot state", error)
+        with suppress(sqlite3.DatabaseError):
+            hot.set_meta(self._db, valid="damaged")
+        return Permanent(f"hot.db is damaged ({error}): start howk again, and it is rebuilt from the log")
 
 
 def _standing(status: Status) -> Standing:

@@ -1,0 +1,43 @@
+"""A row of the log whose place is damaged gets the one that its neighbours leave it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howk.adapters.embedded.rows import is_whole, pack, placed, unpack
+from howk.ports.log import Record
+
+STREAM = "howk.pending"
+_records = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=40)), min_size=1, max_size=12)
+
+
+def packed(base: int, items: list[tuple[str, bytes]]) -> tuple[int, int, int, int, bytes]:
+    (row,) = pack(base, 5, [Record(STREAM, key, value) for key, value in items])
+    return row
+
+
+@given(st.integers(0, 1 << 40), _records, st.integers(0, 1), st.integers(0, 45), st.booleans(), st.booleans())
+def test_one_flipped_bit_of_a_rows_place_is_mended(
+    base: int, items: list[tuple[str, bytes]], column: int, bit: int, before: bool, after: bool
+) -> None:
+    row = packed(base, items)
+    damaged = list(row)
+    damaged[column] ^= 1 << bit
+    # Without any neighbour nothing tells where a row stands whose base is damaged.
+    begins = base if before or (column == 0 and not after) else None
+    mended = placed((damaged[0], damaged[1], *row[2:]), begins, base + len(items) if after else None)
+    assert mended == row
+    assert is_whole(mended)
+
+
+@given(st.integers(0, 1 << 40), _records, st.data())
+def test_a_row_whose_bytes_are_damaged_stays_where_it_is_and_keeps_its_offsets(
+    base: int, items: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    *place, body = packed(base, items)
+    at = data.draw(st.integers(0, len(body) - 1))
+    damaged = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+    row = placed((place[0], place[1], place[2], place[3], damaged), base, base + len(items))
+    assert row[:2] == (base, len(items))
+    entries = unpack(STREAM, row)
+    assert [entry.offset for entry in entries] == list(range(base, base + len(items)))
+    assert any(entry.damage for entry in entries) or [(e.key, e.value) for e in entries] == items
