@@ -183,6 +183,8 @@ class Stage:
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+            # Neither an engine nor a room need have let anybody else run.
+            await asyncio.sleep(0)
 
     async def _hand_over(self, batch: Sequence[Entry]) -> bool:
         """Give a batch to the room; False when a newer record stops the stage."""
