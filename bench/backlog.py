@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import uvloop
 from msgspec.json import decode
@@ -42,14 +43,17 @@ async def run(options: argparse.Namespace) -> None:
 
 
 async def fill(house: House, options: argparse.Namespace) -> None:
+    every = options.endpoints // options.slow if options.slow else options.endpoints
+    paths = [f"slow/{n}" if options.slow and n % every == 0 else str(n) for n in range(options.endpoints)]
     requests = [
-        decode(webhook(f"{options.endpoint}/{n}", options.size, signed=not options.unsigned), type=Enqueue)
-        for n in range(options.endpoints)
+        decode(webhook(f"{options.endpoint}/{path}", options.size, signed=not options.unsigned), type=Enqueue)
+        for path in paths
     ]
     left = options.count
+    turns = cycle(requests)
     while left:
         number = min(left, _AT_ONCE)
-        taken = (requests * (number // len(requests) + 1))[:number]
+        taken = list(islice(turns, number))
         answers = await house.ingest.accept("bench", taken, "bench")
         refused = [answer for answer in answers if isinstance(answer, Rejected)]
         if refused:
@@ -64,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--endpoint", default="", help="where the webhooks are to go")
     parser.add_argument("--endpoints", type=int, default=1, help="paths at the receiver, each an endpoint of its own")
+    parser.add_argument("--slow", type=int, default=0, help="so many of them are slow")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload")
     parser.add_argument("--unsigned", action="store_true", help="without a signing secret")

@@ -57,14 +57,14 @@ class Kind(NamedTuple):
 
 
 def kinds(options: argparse.Namespace) -> list[Kind]:
-    """The requests, one for each endpoint; those that hang are spread among the others."""
+    """The requests, one for each endpoint; those that hang or are slow are spread among the others."""
     if options.endpoints == 1:
         return [Kind(request(options, options.endpoint), counts=True)]
     every = options.endpoints // options.hanging if options.hanging else options.endpoints + 1
     found: list[Kind] = []
     for number in range(options.endpoints):
         hangs = number % every == 0 and options.hanging > 0
-        path = f"/hangs/{number}" if hangs else f"/{number}"
+        path = f"/{options.aside}/{number}" if hangs else f"/{number}"
         found.append(Kind(request(options, options.endpoint + path), counts=not hangs))
     return found
 
@@ -319,6 +319,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="webhooks in a request")
     parser.add_argument("--endpoints", type=int, default=1, help="so many paths in turn, each an endpoint of its own")
     parser.add_argument("--hanging", type=int, default=0, help="so many of them hang, and are not counted")
+    parser.add_argument("--aside", default="hangs", help="the path of those, which the sink knows them by (%(default)s)")
     parser.add_argument("--rate", type=float, default=0.0, help="webhooks a second; 0: closed loop")
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload")
     parser.add_argument("--unsigned", action="store_true", help="without a signing secret")

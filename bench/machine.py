@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
+_ENDS_WITHIN = 5.0
 _SYNCS = ("syscalls:sys_enter_fdatasync", "syscalls:sys_enter_fsync")
 
 
@@ -85,8 +86,17 @@ def _seconds(stat: Path) -> float:
 
 def resident(pid: int) -> float:
     """Resident memory in MB."""
+    return _memory(pid, "VmRSS:")
+
+
+def peak(pid: int) -> float:
+    """The most resident memory that it has had, in MB."""
+    return _memory(pid, "VmHWM:")
+
+
+def _memory(pid: int, kind: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(kind):
             return int(line.split()[1]) / 1024
     return 0.0
 
@@ -112,7 +122,13 @@ class Syncs:
             after = _flushes(self._directory)
             return None if after is None or self._before is None else after - self._before
         self._perf.send_signal(2)
-        self._perf.wait()
+        try:
+            self._perf.wait(_ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            # The signal came before it had begun.
+            self.close()
+        if not self._output.exists():
+            return None
         lines = [line for line in self._output.read_text().splitlines() if "sys_enter" in line]
         return sum(int(line.split(",")[0]) for line in lines)
 

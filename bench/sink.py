@@ -1,5 +1,7 @@
 """A receiver fast enough to measure against: answers 200 to every POST and counts what came, by `webhook-id`. Paths
-that begin with `/hangs` are neither answered nor counted.
+with `/hangs/` in them are neither answered nor counted, those with `/slow/` are answered late and counted as `slow`
+alone. With `--order` every body says of which key it is and the how manieth (`bench.stock`), and what comes out of its
+order is counted as `disordered`.
 
 `GET /__counts` tells the counts, `GET /__arrivals` the first arrival of each id in Unix seconds, both as JSON. It
 prints `{"port": …}` once it listens and its counts when it is ended by a signal.
@@ -29,6 +31,9 @@ class Tally:
         self.requests = 0
         self.repeats = 0
         self.failed = 0
+        self.slow = 0
+        self.disordered = 0
+        self.latest: dict[str, int] = {}
         self.first = 0.0
         self.last = 0.0
         self.arrivals: dict[bytes, float] = {}
@@ -44,12 +49,21 @@ class Tally:
             else:
                 self.arrivals[webhook_id] = now
 
+    def in_order(self, body: bytes) -> None:
+        said = json.loads(body)
+        key, number = said["key"], said["n"]
+        if number != self.latest.get(key, 0) + 1:
+            self.disordered += 1
+        self.latest[key] = number
+
     def counts(self) -> dict[str, Any]:
         return {
             "requests": self.requests,
             "distinct": len(self.arrivals),
             "repeats": self.repeats,
             "failed": self.failed,
+            "slow": self.slow,
+            "disordered": self.disordered,
             "connections": self.connections,
             "first": self.first,
             "last": self.last,
@@ -89,7 +103,11 @@ class Sink(asyncio.Protocol):
         if self.path.startswith(b"/__"):
             self._report()
             return
-        if self.path.startswith(b"/hangs"):
+        if b"/hangs/" in self.path:
+            return
+        if b"/slow/" in self.path:
+            self.tally.slow += 1
+            asyncio.get_running_loop().call_later(self.options.slow, self._answer_late)
             return
         self.tally.add(self.webhook_id)
         self.webhook_id = b""
@@ -97,6 +115,10 @@ class Sink(asyncio.Protocol):
             self.transport.write(OK)
         else:
             self._misbehave()
+
+    def _answer_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(OK)
 
     def _misbehave(self) -> None:
         if random.random() < self.options.hang:
@@ -121,6 +143,23 @@ class Sink(asyncio.Protocol):
         self.transport.write(head + body)
 
 
+class Ordered(Sink):
+    """One that reads what comes."""
+
+    def __init__(self, tally: Tally, options: argparse.Namespace) -> None:
+        super().__init__(tally, options)
+        self.body = b""
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        body, self.body = self.body, b""
+        if body:
+            self.tally.in_order(body)
+        super().on_message_complete()
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.sink", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
@@ -128,6 +167,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--fail", type=float, default=0.0, help="share of requests answered with 503")
     parser.add_argument("--hang", type=float, default=0.0, help="share of requests never answered")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--slow", type=float, default=1.0, help="seconds before the answers to slow paths (%(default)s)")
+    parser.add_argument("--order", action="store_true", help="look into bodies for their order")
     return parser
 
 
@@ -137,7 +178,8 @@ async def serve(options: argparse.Namespace) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    server = await loop.create_server(lambda: Sink(tally, options), options.host, options.port, backlog=4096)
+    kind = Ordered if options.order else Sink
+    server = await loop.create_server(lambda: kind(tally, options), options.host, options.port, backlog=4096)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
     await ended.wait()
     server.close()

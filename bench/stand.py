@@ -143,9 +143,9 @@ class Howk:
         self.pid = child.pid
         self.port = port
 
-    def ready(self) -> Self:
+    def ready(self, within: float = _READY_WITHIN) -> Self:
         """Returns when it is ready."""
-        deadline = time.monotonic() + _READY_WITHIN
+        deadline = time.monotonic() + within
         while time.monotonic() < deadline and self._child.poll() is None:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=5):

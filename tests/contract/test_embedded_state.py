@@ -261,6 +261,22 @@ async def watermark_after_crash(path: Path, said: int) -> int:
     return reached
 
 
+async def test_a_claim_of_large_records_is_bounded_in_bytes_and_the_rest_goes_with_the_next(path: Path) -> None:
+    large = b'{"pad":"' + b"x" * (1 << 20) + b'"}'
+    async with open_state(path) as state:
+        await (await state.rebuild()).seal({})
+        await state.apply([waiting(f"w{n}", 1, NOW, large) for n in range(5)], {})
+        claims = [await state.claim(NOW, 500, LEASE) for _ in range(4)]
+        assert [len(found.due) for found in claims] == [2, 2, 1, 0]
+        assert [found.next_due for found in claims] == [NOW, NOW, 0, 0]
+        assert [claim.record for found in claims for claim in found.due] == [large] * 5
+        await state.apply([held(f"h{n}", f"ep_{n}", held_by=LIMIT, record=large) for n in range(5)], {})
+        claims = [await state.claim(NOW, 500, LEASE) for _ in range(4)]
+        assert [len(found.due) for found in claims] == [2, 2, 1, 0]
+        assert [0 < found.next_due <= NOW for found in claims] == [True, True, False, False]
+        assert {claim.id for found in claims for claim in found.due} == {f"h{n}" for n in range(5)}
+
+
 async def test_a_backlog_that_outgrows_memory_is_received_once_through_a_kill(path: Path) -> None:
     many = 20_000
     async with open_state(path) as state:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
 from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import (
@@ -20,6 +21,7 @@ from howk.domain.delivery import (
     is_current,
     judge,
     move,
+    outline,
     pending_status,
     unsent,
     waiting_status,
@@ -349,3 +351,23 @@ def test_what_is_cancelled_says_the_same_of_its_last_attempt_when_it_is_read_aga
     before_it_was_sent = move(unsent(waiting.delivery, "cancelled", 5_000), POLICY).status
     assert (before_it_was_sent.attempts, before_it_was_sent.last_attempt_at) == (1, 1_000)
     assert (before_it_was_sent.last_status_code, before_it_was_sent.last_error) == (500, "HTTP 500")
+
+
+OUTCOMES = ["delivered", "failed", "rejected", "scheduled", "held", "cancelled", "undecodable"]
+
+
+@given(
+    outcome=st.sampled_from(OUTCOMES),
+    gen=st.integers(0, MOST),
+    expires=st.sampled_from([0, 1, 999, 1_001, 30_000, 61_003, 72_004, 73_000, 10**9]),
+    policy=st.builds(RetryPolicy, st.integers(0, 60_000), st.integers(0, 60_000), st.floats(0, 1)),
+    retry_after=st.integers(0, 200_000),
+    own=st.booleans(),
+)
+def test_the_outline_of_a_result_says_what_its_move_does(
+    outcome: str, gen: int, expires: int, policy: RetryPolicy, retry_after: int, own: bool
+) -> None:
+    carried = replace(delivery("a", gen), expires_at=expires, retry=policy if own else None)
+    made = replace(result("a", "failed", gen), outcome=outcome, delivery=carried, retry_after=retry_after)
+    full, short = move(made, POLICY if own else policy).status, outline(made, POLICY if own else policy)
+    assert (short.id, short.scope, short.state, short.held_by) == (full.id, full.scope, full.state, full.held_by)

@@ -57,10 +57,11 @@ def test_it_keeps_what_entered_in_order_within_its_bounds_and_lets_each_leave_on
         assert len(turns) == len(model) <= window
         assert sum(each.size for each in model) <= window_bytes
         heads = {each.turn: each.job for each in reversed(model)}
-        assert sorted(map(id, turns.heads())) == sorted(map(id, heads.values()))
+        now += 0.25
+        assert sorted(map(id, turns.heads(now))) == sorted(map(id, heads.values()))
         assert [turns.waits(name) for name in "abc"] == [name in heads for name in "abc"]
     assert turns.drain() == [each.job for each in model]
-    assert (len(turns), turns.heads(), turns.overdue(now + 9)) == (0, [], [])
+    assert (len(turns), turns.heads(now + 9), turns.overdue(now + 9)) == (0, [], [])
 
 
 @given(window=st.integers(1, 2_000))
@@ -80,3 +81,30 @@ def test_large_ones_of_one_turn_leave_room_in_bytes_for_the_others() -> None:
     assert [turns.enter(job, "greedy", 40, 0.0) for job in jobs] == [True] + [False] * 8
     assert not turns.enter(object(), "other", 961, 0.0)
     assert turns.enter(object(), "other", 960, 0.0)
+
+
+def test_between_two_looks_at_all_only_the_turns_that_were_stirred_are_asked_for() -> None:
+    turns: Turns[object] = Turns(TurnLimits(10_000, 1 << 20))
+    jobs = {str(name): object() for name in range(1_000)}
+    for name, job in jobs.items():
+        assert turns.enter(job, name, 1, 0.0)
+    assert len(turns.heads(0.0)) == 1_000
+    assert turns.heads(0.1) == []
+    turns.stir("7", 0.1)
+    turns.stir("nobody waits for it", 0.1)
+    # Asked and refused: its end is not settled yet.
+    assert turns.heads(0.11) == turns.heads(0.12) == [jobs["7"]]
+    assert turns.leave(jobs["7"])
+    assert turns.heads(0.13) == []
+    assert len(turns.heads(0.25)) == 999
+
+
+def test_a_turn_that_stays_refused_is_soon_asked_for_no_more_often_than_the_others() -> None:
+    turns: Turns[object] = Turns(TurnLimits(100, 1 << 20))
+    first, second = object(), object()
+    assert turns.enter(first, "a", 1, 0.0) and turns.enter(second, "b", 1, 0.0)
+    turns.stir("a", 0.0)
+    assert turns.heads(0.5) == [first, second]
+    assert turns.heads(0.6) == [first]
+    assert turns.heads(1.5) == [first, second]
+    assert turns.heads(1.6) == []

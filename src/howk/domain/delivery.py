@@ -116,6 +116,17 @@ def move(result: Result, policy: RetryPolicy, *, marked: bool = False) -> Moved:
     return Moved(waiting_status(waiting), waiting=waiting)
 
 
+def outline(result: Result, policy: RetryPolicy) -> Status:
+    """The status that `move` gives a result, as far as it is counted: its state, and by what it is held. Much the
+    quicker for a retry."""
+    delivery = result.delivery
+    if result.outcome == "failed" and delivery is not None and result.attempt < result.max_attempts:
+        latest = result.at + (delivery.retry or policy).longest
+        if not 0 < delivery.expires_at <= latest:
+            return Status(id=result.id, scope=result.scope, state="failed")
+    return move(result, policy).status
+
+
 def _dead_reason(result: Result) -> str:
     if result.outcome == "undecodable":
         return "undecodable"

@@ -1,6 +1,7 @@
 """When a failed delivery is tried again. The time and the jitter derive from the record, so a decision that is
 replayed is the same decision."""
 
+from math import ceil
 from typing import Literal
 from zlib import crc32
 
@@ -44,6 +45,11 @@ class RetryPolicy(Struct, frozen=True):
         """`plain_delay` moved by plus or minus `jitter`, spread by `seed`."""
         spread = crc32(f"{seed}/{attempt}".encode()) / 0xFFFFFFFF * 2 - 1
         return max(0, round(self.plain_delay(attempt) * (1 + self.jitter * spread)))
+
+    @property
+    def longest(self) -> int:
+        """Milliseconds that no retry waits longer than."""
+        return ceil(self.max_delay * (1 + self.jitter))
 
     def due(self, at: int, attempt: int, seed: str, retry_after: int) -> int:
         """The instant of the next try; the receiver's own `retry_after` is honoured up to `max_delay`."""

@@ -10,6 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 J = TypeVar("J")
 
 _SHARE = 16
+_LOOK_EVERY = 0.25
+_STIRS_FOR = 1.0
 
 
 class TurnLimits(NamedTuple):
@@ -36,6 +38,9 @@ class Turns(Generic[J]):
         # All of them, longest waiting first.
         self._all: OrderedDict[int, _Waiting[J]] = OrderedDict()
         self._bytes = 0
+        # Turns that may be another's by now, and since when.
+        self._stirred: dict[str, float] = {}
+        self._look_at = 0.0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -59,9 +64,21 @@ class Turns(Generic[J]):
         """Whether anybody waits for this turn."""
         return turn in self._queues
 
-    def heads(self) -> list[J]:
-        """The first of each turn."""
-        return [next(iter(queue.values())).job for queue in self._queues.values()]
+    def stir(self, turn: str, now: float) -> None:
+        """One that had this turn has come back: somebody may be waiting for it."""
+        if turn in self._queues:
+            self._stirred[turn] = now
+
+    def heads(self, now: float) -> list[J]:
+        """The first of each turn that is worth asking for: of those that were stirred lately, and a few times a second
+        of all of them, since not every end is known here."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            before = now - _STIRS_FOR
+            self._stirred = {turn: at for turn, at in self._stirred.items() if at > before and turn in self._queues}
+            return [next(iter(queue.values())).job for queue in self._queues.values()]
+        asked = [queue for turn in self._stirred if (queue := self._queues.get(turn))]
+        return [next(iter(queue.values())).job for queue in asked]
 
     def leave(self, job: J) -> bool:
         """The job waits no longer; False where it did not."""
@@ -70,6 +87,8 @@ class Turns(Generic[J]):
             return False
         queue = self._queues[waiting.turn]
         del queue[id(job)]
+        # Whoever is the next has somebody before it again.
+        self._stirred.pop(waiting.turn, None)
         if not queue:
             del self._queues[waiting.turn]
         self._bytes -= waiting.size
@@ -91,6 +110,7 @@ class Turns(Generic[J]):
         found = [waiting.job for waiting in self._all.values()]
         self._queues.clear()
         self._all.clear()
+        self._stirred.clear()
         self._bytes = 0
         return found
 

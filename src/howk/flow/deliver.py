@@ -337,7 +337,7 @@ class Deliver:
             self._leave(job, self._held(job, ORDER))
         if not self._turns_open:
             return
-        heads = self._turns.heads()
+        heads = self._turns.heads(clock)
         passages = await self._state.gate([ask_of(job) for job in heads], self._clock.now())
         asked = [(job, passage) for job, passage in zip(heads, passages, strict=True) if passage.verdict != "wait"]
         ready = [(job, passage) for job, passage in asked if self._turns.leave(job)]
@@ -400,7 +400,13 @@ class Deliver:
     def _leave(self, job: Job, result: Result | None) -> None:
         """The end of a job that was in hand."""
         self._in_hand.discard(job.key)
+        self._stir(job)
         self._done(job, result)
+
+    def _stir(self, job: Job) -> None:
+        """Its turn may be another's once settle has its outcome."""
+        if job.delivery.ordering_key and self._turns:
+            self._turns.stir(ask_of(job).turn, self._clock.monotonic())
 
     def _done(self, job: Job, result: Result | None) -> None:
         """The end of a job that was not sent: stale, or with a result."""
@@ -424,6 +430,7 @@ class Deliver:
     def _answered(self, call: Call, answer: Answer) -> None:
         job = cast(Job, call.context)
         self._in_hand.discard(job.key)
+        self._stir(job)
         if answer.failure == "cancelled":
             # Left unfinished: the next start sends it again under the same id.
             self.cut_off += 1

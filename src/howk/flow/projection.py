@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from howk.domain.breaker import verdict_of
-from howk.domain.delivery import move, turn_of
+from howk.domain.delivery import outline, turn_of
 from howk.domain.records import Delivery, EndpointRow, Result, encode
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import COMMANDS, Decided, Rules, read_result, settle
@@ -87,7 +87,7 @@ def counted_again(results: Sequence[Result], policy: RetryPolicy, now: int) -> l
     recent = [result for result in results if result.at > now - DAY * 1000 and result.outcome not in COMMANDS]
     return [
         Effect(
-            move(result, policy).status,
+            outline(result, policy),
             endpoint=result.endpoint,
             at=result.at,
             accepted_at=_accepted_at(result) if (result.series, result.gen) == (1, 0) else 0,

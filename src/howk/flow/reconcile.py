@@ -90,8 +90,7 @@ class Reconcile:
             await self._catch_up(condition, finished)
             on_stops()
         for lane in (SLOW, PENDING):
-            await each(self._unfinished(lane), self._mark_queued)
-            await each(self._unfinished(lane), self._note_pending)
+            await each(self._unfinished(lane), self._note_queued)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
@@ -238,12 +237,12 @@ class Reconcile:
             v=VERSION, id=entry.key, scope="", reason="undecodable", at=now, error=error, source=source, raw_base64=raw
         )
 
-    async def _mark_queued(self, batch: Sequence[Entry]) -> None:
-        await self._state.release([Claim(d.targets[0].id, d.series, d.gen, b"", 0) for d in _deliveries(batch)])
-
-    async def _note_pending(self, batch: Sequence[Entry]) -> None:
+    async def _note_queued(self, batch: Sequence[Entry]) -> None:
+        """What is in a stream no longer waits, and what is new there is pending."""
+        deliveries = _deliveries(batch)
+        await self._state.release([Claim(d.targets[0].id, d.series, d.gen, b"", 0) for d in deliveries])
         # A later attempt that is not known has ended.
-        statuses = [status for status in _pending(batch) if (status.series, status.gen) == (1, 0)]
+        statuses = _pending([delivery for delivery in deliveries if (delivery.series, delivery.gen) == (1, 0)])
         known = (await self._state.standing([status.id for status in statuses])).deliveries
         # What is known needs no note, and noted twice it would count twice as received.
         await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
@@ -280,8 +279,8 @@ def _deliveries(batch: Sequence[Entry]) -> list[Delivery]:
     return found
 
 
-def _pending(batch: Sequence[Entry]) -> list[Status]:
-    return [pending_status(delivery, target.id) for delivery in _deliveries(batch) for target in delivery.targets]
+def _pending(deliveries: Sequence[Delivery]) -> list[Status]:
+    return [pending_status(delivery, target.id) for delivery in deliveries for target in delivery.targets]
 
 
 async def _restore_pending(rebuild: Rebuild, batch: Sequence[Entry]) -> None:

@@ -184,6 +184,8 @@ class Stage:
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+            # Neither an engine nor a room need have let anybody else run.
+            await asyncio.sleep(0)
 
     def _tell_damage(self, batch: Sequence[Entry]) -> None:
         for entry in batch:

@@ -30,7 +30,10 @@ PRAGMAS = (
 )
 
 _FORMAT = 5
-_COMPRESS_ABOVE = 512
+# Below it the time is worth more than the disk: compressing a record costs as much as a fifth of its delivery.
+_COMPRESS_ABOVE = 4_096
+# And above it the loop is worth more: a MiB takes it 8 ms.
+_COMPRESS_UP_TO = 65_536
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT, sum INT) WITHOUT ROWID",
     "CREATE TABLE status (id TEXT PRIMARY KEY, series INT, gen INT, state TEXT, ended INT, body BLOB, sum INT) "
@@ -40,6 +43,9 @@ _SCHEMA = (
     "endpoint TEXT, record BLOB, sum INT)",
     "CREATE INDEX waiting_due ON waiting (due)",
     "CREATE INDEX waiting_endpoint ON waiting (endpoint) WHERE endpoint > ''",
+    # Of few rows, so that a start need not look at all of them.
+    "CREATE INDEX waiting_held ON waiting (endpoint, held) WHERE held > ''",
+    "CREATE INDEX waiting_lease ON waiting (lease) WHERE lease > 0",
     "CREATE TABLE turns (turn TEXT, rank INT, id TEXT, PRIMARY KEY (turn, rank, id)) WITHOUT ROWID",
     "CREATE INDEX turns_id ON turns (id)",
     "CREATE TABLE marks (id TEXT PRIMARY KEY) WITHOUT ROWID",
@@ -226,8 +232,10 @@ class Grown(NamedTuple):
 
 def held(connection: sqlite3.Connection) -> Counter[Held]:
     """How many wait, by what holds them."""
-    found = connection.execute("SELECT endpoint, held, count(*) FROM waiting GROUP BY endpoint, held")
-    return Counter({(endpoint, reason): count for endpoint, reason, count in found})
+    found = connection.execute("SELECT endpoint, held, count(*) FROM waiting WHERE held > '' GROUP BY endpoint, held")
+    counts = Counter({(endpoint, reason): count for endpoint, reason, count in found})
+    counts["", ""] = connection.execute("SELECT count(*) FROM waiting").fetchone()[0] - counts.total()
+    return counts
 
 
 def marks(connection: sqlite3.Connection) -> set[str]:
@@ -345,33 +353,37 @@ class Leased(NamedTuple):
 
 
 def lease_due(
-    connection: sqlite3.Connection, now: int, clock: float, until: float, token: int, limit: int
+    connection: sqlite3.Connection, now: int, clock: float, until: float, token: int, limit: int, room: int
 ) -> list[Leased]:
-    """Lease what is due, earliest first."""
+    """Lease what is due, earliest first: so many, or what fills `room` bytes."""
     where = "due <= ? AND lease <= ? ORDER BY due LIMIT ?"
-    return _lease(connection, where, (now, clock, limit), until, token)
+    return _lease(connection, where, (now, clock, limit), until, token, room)
 
 
 def lease_held(
-    connection: sqlite3.Connection, endpoint: str, clock: float, until: float, token: int, limit: int
+    connection: sqlite3.Connection, endpoint: str, clock: float, until: float, token: int, limit: int, room: int
 ) -> list[Leased]:
-    """Lease what an endpoint holds, oldest first."""
+    """Lease what an endpoint holds, oldest first: so many, or what fills `room` bytes."""
     where = "endpoint = ? AND endpoint > '' AND lease <= ? ORDER BY rowid LIMIT ?"
-    return _lease(connection, where, (endpoint, clock, limit), until, token)
+    return _lease(connection, where, (endpoint, clock, limit), until, token, room)
 
 
 def _lease(
-    connection: sqlite3.Connection, where: str, values: tuple[Any, ...], until: float, token: int
+    connection: sqlite3.Connection, where: str, values: tuple[Any, ...], until: float, token: int, room: int
 ) -> list[Leased]:
-    found = connection.execute(f"SELECT {_OF_WAITING}, record, sum FROM waiting WHERE {where}", values).fetchall()
-    if found:
-        ids = _list([row[0] for row in found])
-        connection.execute(f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, ids))
-    leased: list[Leased] = []
-    for id_, series, gen, due, reason, endpoint, record, check in found:
+    found: list[Leased] = []
+    asked = connection.execute(f"SELECT {_OF_WAITING}, record, sum FROM waiting WHERE {where}", values)
+    for id_, series, gen, due, reason, endpoint, record, check in asked:
         _insist(check in (check_of(id_, series, gen, due, reason, endpoint), _CALLED), "waiting")
-        leased.append(Leased(id_, series, gen, reason, _unpack(_whole(record, "waiting"))))
-    return leased
+        found.append(Leased(id_, series, gen, reason, _unpack(_whole(record, "waiting"))))
+        room -= len(found[-1].record)
+        if room <= 0:
+            break
+    asked.close()
+    if found:
+        ids = _list([row.id for row in found])
+        connection.execute(f"UPDATE waiting SET lease = ?, token = ? WHERE id {_AMONG}", (until, token, ids))
+    return found
 
 
 def next_due(connection: sqlite3.Connection, clock: float) -> int:
@@ -433,7 +445,8 @@ def _whole(sealed: bytes, table: str) -> bytes:
 
 
 def _pack(record: bytes) -> bytes:
-    return b"z" + zlib.compress(record, 1) if len(record) > _COMPRESS_ABOVE else b"-" + record
+    worth = _COMPRESS_ABOVE < len(record) <= _COMPRESS_UP_TO
+    return b"z" + zlib.compress(record, 1) if worth else b"-" + record
 
 
 def _unpack(stored: bytes) -> bytes:

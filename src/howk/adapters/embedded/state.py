@@ -53,6 +53,8 @@ _FOREVER = 1 << 62
 _MOST_YOUNG = 16_384
 _FLUSH_AT_ONCE = 512
 _WAL_BYTES = 64 << 20
+# All of what is claimed at once is in memory, and is read before the loop goes on.
+_CLAIM_BYTES = 2 << 20
 _R = TypeVar("_R")
 _STALE = Passage("stale")
 _CANCELLED = Passage("cancelled")
@@ -356,18 +358,22 @@ class EmbeddedState:
             return Claims([], 0, 0, {}, self._endpoints.open_breakers, self._endpoints.idle(now, clock))
 
         def take(db: sqlite3.Connection) -> _Claimed:
-            due = [self._due(row, token) for row in hot.lease_due(db, now, clock, clock + lease, token, limit)]
+            until = clock + lease
+            rows = hot.lease_due(db, now, clock, until, token, limit, _CLAIM_BYTES)
+            due = [self._due(row, token) for row in rows]
             taken: list[Taken] = []
-            left = limit - len(due)
+            left, room = limit - len(due), _CLAIM_BYTES - _size(rows)
             for id_ in self._endpoints.looks(clock, left):
-                if not left:
+                if not left or room <= 0:
                     break
                 grant = self._endpoints.grant(id_, now, clock)
                 most = min(grant.most, left)
-                rows = hot.lease_held(db, id_, clock, clock + lease, token, most) if most else []
-                taken.append(Taken(grant, most, [row.id for row in rows], token, clock + lease))
+                rows = hot.lease_held(db, id_, clock, until, token, most, room) if most else []
+                left, room = left - len(rows), room - _size(rows)
+                # Where the bytes were the bound, there may be more.
+                asked = most if room > 0 else len(rows)
+                taken.append(Taken(grant, asked, [row.id for row in rows], token, until))
                 due += [self._let_go(row, taken[-1]) for row in rows]
-                left -= len(rows)
             return _Claimed(due, taken, hot.next_due(db, clock))
 
         due, granted, next_due = self._write(take)
@@ -534,6 +540,10 @@ class EmbeddedState:
         with suppress(sqlite3.DatabaseError):
             hot.set_meta(self._db, valid="damaged")
         return Permanent(f"hot.db is damaged ({error}): start howk again, and it is rebuilt from the log")
+
+
+def _size(rows: Sequence[hot.Leased]) -> int:
+    return sum([len(row.record) for row in rows])
 
 
 def _standing(status: Status) -> Standing:

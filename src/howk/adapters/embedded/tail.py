@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
 
 from howk.domain.offsets import Finished
 from howk.ports.log import Entry
 
 _MAX_AHEAD = 4_096
 _MAX_AHEAD_BYTES = 16 << 20
+# Whoever takes them reads all of them before the loop goes on.
+_FETCH_BYTES = 1 << 20
 
 Read = Callable[[int, int], Awaitable[Sequence[Entry]]]
 
@@ -46,8 +47,13 @@ class Tail:
         # What is read may all be finished already: then there may still be more behind it.
         while not self._ahead and self._position < self._end():
             await self._fill(limit)
-        taken = [self._ahead.popleft() for _ in islice(range(limit), min(limit, len(self._ahead)))]
-        self._ahead_bytes -= sum(len(entry.value) for entry in taken)
+        taken: list[Entry] = []
+        size = 0
+        while self._ahead and len(taken) < limit and size < _FETCH_BYTES:
+            entry = self._ahead.popleft()
+            size += len(entry.value)
+            taken.append(entry)
+        self._ahead_bytes -= size
         return taken
 
     async def _fill(self, limit: int) -> None:
