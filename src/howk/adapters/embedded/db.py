@@ -91,8 +91,8 @@ class Committer(Generic[J, R]):
     with a group's results before any caller sees them, in the order of the commits, even where a caller was cancelled.
 
     A commit costs its fsync, a fight for the interpreter lock and a turn of every room, however little is in it. So a
-    group is closed only when the loop has nothing more at hand to add to it, or `longest_wait` seconds after the one before
-    at the latest: alone a job waits for no timer, and a busy loop makes few large groups.
+    group is closed only when the loop has nothing more at hand to add to it, or `longest_wait` seconds after the one
+    before: alone a job waits for no timer, and a busy loop makes few large groups.
     """
 
     def __init__(
