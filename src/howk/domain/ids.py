@@ -37,15 +37,18 @@ def _time(now_ms: int) -> str:
 
 def time_of(delivery: str) -> int:
     """When a delivery's id was made, in Unix milliseconds; 0 for what is no such id."""
-    return _time_of(delivery[3:13]) if is_delivery_id(delivery) else 0
+    return _time_of(delivery[:13]) if len(delivery) == 29 else 0
 
 
 @lru_cache(maxsize=4_096)
-def _time_of(digits: str) -> int:
+def _time_of(start: str) -> int:
     value = 0
-    for digit in digits:
-        value = value << 5 | _ALPHABET.index(digit)
-    return value
+    for digit in start[3:]:
+        place = _ALPHABET.find(digit)
+        if place < 0:
+            return 0
+        value = value << 5 | place
+    return value if start.startswith("wh_") else 0
 
 
 def delivery_id(now_ms: int, random: bytes) -> DeliveryId:

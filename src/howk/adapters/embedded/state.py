@@ -51,7 +51,7 @@ from howk.ports.state import (
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
-_LATEST = 16_384
+_WRITTEN_AT_CLOSE = 16_384
 _MOST_KNOWN = 16_384
 _FLUSH_AT_ONCE = 512
 _WAL_BYTES = 64 << 20
@@ -125,7 +125,7 @@ class EmbeddedState:
         self._in_turns = hot.any_turns(connection)
         self._endpoints = Endpoints(keep.holding)
         self._grew(hot.held(connection), clock.monotonic())
-        self._young = Young(_LATEST)
+        self._young = Young()
         # Those of which the file was seen to know nothing: it need not be asked again.
         self._unwritten: set[str] = set()
         self._in_flight: dict[str, None] = {}
@@ -231,7 +231,7 @@ class EmbeddedState:
         young, unwritten = self._young, self._unwritten
         asked = [id_ for id_ in ids if id_ not in unwritten] if unwritten else ids
         known = self._read(lambda db: hot.standings(db, asked)) if asked else {}
-        found = [known.get(id_) or _standing(young.get(id_)) for id_ in ids]
+        found = [known.get(id_) or young.standing(id_) for id_ in ids]
         unwritten.update([id_ for id_ in asked if id_ in young and id_ not in known])
         if self._marks:
             for position, id_ in enumerate(ids):
@@ -267,7 +267,7 @@ class EmbeddedState:
         self._ended -= len(stored.gone)
         for effect in effects:
             self._in_flight.pop(effect.status.id, None)
-            if self._young.pop(effect.status.id) is None:
+            if not self._young.pop(effect.status.id):
                 self._early[effect.status.id] = None
         for id_ in stored.gone:
             # Or what the door said too late of it would be all that is left.
@@ -478,7 +478,7 @@ class EmbeddedState:
             return
         with suppress(Transient):
             # So that their statuses are there at once; those beyond are noted again by reconcile.
-            self._write_young(_LATEST)
+            self._write_young(_WRITTEN_AT_CLOSE)
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
@@ -519,10 +519,6 @@ class EmbeddedState:
         except sqlite3.DatabaseError as error:
             raise translate("hot state", error) from error
         return answer
-
-
-def _standing(status: Status | None) -> Standing | None:
-    return Standing(status.series, status.gen, status.ended_at > 0) if status is not None else None
 
 
 def _ends(effects: Sequence[Effect]) -> list[int]:
