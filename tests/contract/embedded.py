@@ -42,11 +42,11 @@ async def open_log(path: Path, clock: Clock | None = None) -> AsyncGenerator[Emb
 
 
 @asynccontextmanager
-async def open_state(path: Path) -> AsyncGenerator[EmbeddedState]:
+async def open_state(path: Path, keep: Keep = KEEP) -> AsyncGenerator[EmbeddedState]:
     """A hot state and its directory, closed in reverse."""
     directory = Directory.open(path)
     try:
-        state = EmbeddedState.open(directory, KEEP, ManualClock())
+        state = EmbeddedState.open(directory, keep, ManualClock())
         directory.opened()
         try:
             yield state

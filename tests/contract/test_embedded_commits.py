@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 
@@ -31,6 +32,58 @@ async def test_what_waits_together_is_run_together_in_order_and_answered() -> No
     assert [job for group in groups for job in group] == list(range(200))
     assert [answer for group in seen for answer in group] == answers
     assert max(len(group) for group in groups) <= 50
+
+
+async def test_what_comes_while_the_loop_is_busy_joins_the_group_that_is_open() -> None:
+    groups: list[list[int]] = []
+
+    def run(jobs: list[int]) -> list[int]:
+        groups.append(jobs)
+        return jobs
+
+    committer = Committer("test", run, before_answer=ignore, longest_wait=DEADLINE)
+    async with asyncio.timeout(DEADLINE):
+        await committer.submit(0)
+        first = committer.submit(1)
+        await asyncio.sleep(0)
+        second = committer.submit(2)
+        assert await asyncio.gather(first, second) == [1, 2]
+        await committer.close()
+    assert groups == [[0], [1, 2]]
+
+
+async def test_a_group_that_is_large_enough_goes_at_once() -> None:
+    began = threading.Event()
+
+    def run(jobs: list[int]) -> list[int]:
+        began.set()
+        return jobs
+
+    committer = Committer("test", run, before_answer=ignore)
+    answer = committer.submit(1, 1 << 30)
+    # The loop has not turned since.
+    assert began.wait(DEADLINE)
+    async with asyncio.timeout(DEADLINE):
+        assert await answer == 1
+        await committer.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_after_a_bug_a_group_that_was_handed_over_meanwhile_is_answered_too() -> None:
+    go_on = threading.Event()
+
+    def run(jobs: list[int]) -> list[int]:
+        assert go_on.wait(DEADLINE)
+        raise SystemExit
+
+    committer = Committer("test", run, before_answer=ignore)
+    first = committer.submit(1, 1 << 30)
+    second = committer.submit(2, 1 << 30)
+    go_on.set()
+    async with asyncio.timeout(DEADLINE):
+        answers = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Permanent] * 2
+        await committer.close()
 
 
 async def test_a_file_error_fails_its_group_and_the_next_one_goes_on() -> None:

@@ -375,19 +375,23 @@ async def test_a_row_that_was_read_before_its_commit_was_told_is_not_followed_by
         def hold(callback: Callable[..., object], *arguments: Any, context: Any = None) -> object:
             if threading.current_thread().name != "howk-log":
                 return tell(callback, *arguments, context=context)
-            held.append(lambda: tell(callback, *arguments))
-            # The second one is what the reader waits for, where it waits.
-            return [each() for each in held] if len(held) == 2 else None
+            return held.append(lambda: tell(callback, *arguments))
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", hold)
         append = asyncio.ensure_future(log.append([Record(STATE, "row", b"2")]))
         async with asyncio.timeout(PATIENCE):
             while not held:
                 await asyncio.sleep(0)
-            await holder.step()
+            step = asyncio.ensure_future(holder.step())
+            for _ in range(5):
+                # There is one reading thread: with its answer the step before has read as far as it gets.
+                await log.bounds(PENDING)
+            monkeypatch.undo()
+            for told in held:
+                told()
+            await step
             assert holder.rows == {"row": b"2"}
             await holder.step()
-        monkeypatch.undo()
         assert holder.went_back == []
         await append
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.contract.embedded import change, image_of, keep_of, killed_after, open_state
+from tests.contract.embedded import KEEP, change, image_of, keep_of, killed_after, open_state
 
 from howk.adapters.embedded import hot
 from howk.adapters.embedded.directory import Directory
@@ -279,7 +279,7 @@ async def test_a_claim_of_large_records_is_bounded_in_bytes_and_the_rest_goes_wi
 
 async def test_a_backlog_that_outgrows_memory_is_received_once_through_a_kill(path: Path) -> None:
     many = 20_000
-    async with open_state(path) as state:
+    async with open_state(path, KEEP._replace(young=16_384)) as state:
         await (await state.rebuild()).seal({})
         for start in range(0, many, 500):
             await state.accept([pending(f"p{n}", at=NOW) for n in range(start, start + 500)])

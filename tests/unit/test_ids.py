@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from howk.domain.ids import RANDOM_BYTES, delivery_id, is_delivery_id, ulid
+from howk.domain.ids import RANDOM_BYTES, delivery_id, is_delivery_id, time_of, ulid
 
 times = st.integers(0, (1 << 48) - 1)
 randoms = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
@@ -35,6 +35,16 @@ def test_a_ulid_reads_back_as_the_number_it_was_made_of(now: int, random: bytes)
 @given(first=st.tuples(times, randoms), second=st.tuples(times, randoms))
 def test_ids_sort_by_time_and_then_by_randomness(first: tuple[int, bytes], second: tuple[int, bytes]) -> None:
     assert (delivery_id(*first) < delivery_id(*second)) == (first < second)
+
+
+@given(now=times, random=randoms)
+def test_an_id_tells_when_it_was_made(now: int, random: bytes) -> None:
+    assert time_of(delivery_id(now, random)) == now
+
+
+@pytest.mark.parametrize("text", ["", "wh_", "x", "cmd_" + "0" * 26, "wh_" + "U" * 26])
+def test_what_is_no_id_tells_nothing(text: str) -> None:
+    assert time_of(text) == 0
 
 
 @given(now=times, random=randoms)

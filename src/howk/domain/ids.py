@@ -5,6 +5,7 @@ Format: https://github.com/ulid/spec (48 bits of milliseconds, 80 bits of random
 """
 
 import re
+from functools import lru_cache
 from typing import NewType
 
 from howk.domain.errors import Rejected
@@ -14,14 +15,40 @@ DeliveryId = NewType("DeliveryId", str)
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 RANDOM_BYTES = 10
+_DELIVERY_ID = re.compile(f"wh_[{_ALPHABET}]{{26}}")
 _CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}")
 
 
 def ulid(now_ms: int, random: bytes) -> str:
     """26 characters; `random` is exactly `RANDOM_BYTES` long."""
-    value = (now_ms << 80) | int.from_bytes(random, "big")
-    pairs = _PAIRS
-    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+    pairs, value = _PAIRS, int.from_bytes(random, "big")
+    # One by one, because a loop over them takes twice the time.
+    return (
+        f"{_time(now_ms)}{pairs[value >> 70]}{pairs[value >> 60 & 1023]}{pairs[value >> 50 & 1023]}"
+        f"{pairs[value >> 40 & 1023]}{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}"
+        f"{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
+    )
+
+
+@lru_cache(maxsize=64)
+def _time(now_ms: int) -> str:
+    return "".join([_PAIRS[(now_ms >> shift) & 1023] for shift in range(40, -1, -10)])
+
+
+def time_of(delivery: str) -> int:
+    """When a delivery's id was made, in Unix milliseconds; 0 for what is no such id."""
+    return _time_of(delivery[:13]) if len(delivery) == 29 else 0
+
+
+@lru_cache(maxsize=4_096)
+def _time_of(start: str) -> int:
+    value = 0
+    for digit in start[3:]:
+        place = _ALPHABET.find(digit)
+        if place < 0:
+            return 0
+        value = value << 5 | place
+    return value if start.startswith("wh_") else 0
 
 
 def delivery_id(now_ms: int, random: bytes) -> DeliveryId:
@@ -31,7 +58,7 @@ def delivery_id(now_ms: int, random: bytes) -> DeliveryId:
 
 def is_delivery_id(text: str) -> bool:
     """Whether `text` has the form of a delivery id, so that nothing else reaches a store."""
-    return len(text) == 29 and text.startswith("wh_") and all(c in _ALPHABET for c in text[3:])
+    return _DELIVERY_ID.fullmatch(text) is not None
 
 
 def command_id(now_ms: int, random: bytes) -> str:

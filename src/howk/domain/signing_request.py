@@ -3,6 +3,7 @@ that names each field and repeats no secret.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -46,9 +47,7 @@ def chosen_signing(secret: str | None, signing: Signing | None) -> Signed:
     if signing is None:
         if secret is None:
             return _UNSIGNED
-        if problem := _secret_problem("default", secret):
-            raise Rejected("invalid_signing_secret", problem, [FieldProblem("signing_secret", problem)])
-        return Signed("default", (secret,))
+        return _plainly_signed(secret)
     profile = _PROFILE.get("default" if signing.profile is None else signing.profile)
     problems = [*_problems(signing, profile)]
     if secret is not None:
@@ -56,6 +55,14 @@ def chosen_signing(secret: str | None, signing: Signing | None) -> Signed:
     if problems or profile is None:
         raise Rejected("invalid_signing", f"{problems[0].field}: {problems[0].message}", problems)
     return Signed(profile, tuple(signing.secrets or ()), signing.ed25519_key or "")
+
+
+# Most requests of a sender carry the same secret.
+@lru_cache(maxsize=1_024)
+def _plainly_signed(secret: str) -> Signed:
+    if problem := _secret_problem("default", secret):
+        raise Rejected("invalid_signing_secret", problem, [FieldProblem("signing_secret", problem)])
+    return Signed("default", (secret,))
 
 
 _PROFILE: dict[str, Profile] = {profile: profile for profile in PROFILES}

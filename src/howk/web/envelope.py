@@ -159,24 +159,35 @@ def _may_repeat(request: Enqueue, body: bytes) -> bool:
     """
     payload = request.payload
     inside = bytes(payload) if isinstance(payload, Raw) else b""
-    if body.count(b"\\") != inside.count(b"\\"):
+    if b"\\" in body and body.count(b"\\") != inside.count(b"\\"):
         return True
     quotes = body.count(b'"') - inside.count(b'"')
-    texts = (
-        request.content_type,
-        request.signing_secret,
-        request.idempotency_key,
-        request.deliver_at,
-        request.ordering_key,
-    )
-    expected = 4 + 4 * sum([text is not None for text in texts])
-    expected += 2 if payload is not UNSET else 0
-    expected += 4 if request.payload_base64 is not UNSET else 0
-    expected += 2 + 4 * len(request.headers) if request.headers is not None else 0
-    expected += _signing_quotes(request.signing) if request.signing is not None else 0
-    expected += 2 * ((request.max_attempts is not None) + (request.require_script is not None))
-    expected += _quotes(request.max_age) + (2 if request.max_age is not None else 0)
-    expected += 2 + _quotes_of(request.retry) if request.retry is not None else 0
+    # One after the other, because each webhook passes here: a loop over them takes three times as long.
+    expected = 6 if payload is not UNSET else 4
+    if request.signing_secret is not None:
+        expected += 4
+    if request.idempotency_key is not None:
+        expected += 4
+    if request.headers is not None:
+        expected += 2 + 4 * len(request.headers)
+    if request.max_attempts is not None:
+        expected += 2
+    if request.content_type is not None:
+        expected += 4
+    if request.ordering_key is not None:
+        expected += 4
+    if request.deliver_at is not None:
+        expected += 4
+    if request.payload_base64 is not UNSET:
+        expected += 4
+    if request.signing is not None:
+        expected += _signing_quotes(request.signing)
+    if request.require_script is not None:
+        expected += 2
+    if request.max_age is not None:
+        expected += 2 + _quotes(request.max_age)
+    if request.retry is not None:
+        expected += 2 + _quotes_of(request.retry)
     return quotes != expected
 
 

@@ -12,18 +12,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from howk.domain.errors import Full, HowkError, Permanent, Transient
 
 J = TypeVar("J")
 R = TypeVar("R")
+_Waiting = tuple[J, "asyncio.Future[R]"]
 
 _OF_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID")
 _EXACT = 32
 _SIZES = (48, 64, 96, 128, 192, 256, 384, 512)
 _LOOK_EVERY = 64
+_LONGEST_WAIT = 0.006
+_QUIET_TURNS = 2
+_ENOUGH_JOBS = 256
+_ENOUGH_BYTES = 256 << 10
 
 
 def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False) -> sqlite3.Connection:
@@ -85,6 +90,10 @@ class Committer(Generic[J, R]):
 
     `run` gets the jobs in the order of `submit` and returns a result for each. `before_answer` is called on the loop
     with a group's results before any caller sees them, in the order of the commits, even where a caller was cancelled.
+
+    A commit costs its fsync, a fight for the interpreter lock and a turn of every room, however little is in it. So a
+    group is closed only when the loop has nothing more at hand to add to it, or `longest_wait` seconds after the one
+    before: alone a job waits for no timer, and a busy loop makes few large groups.
     """
 
     def __init__(
@@ -95,22 +104,32 @@ class Committer(Generic[J, R]):
         before_answer: Callable[[list[R]], None],
         max_group: int = 1024,
         max_waiting: int = 20_000,
+        longest_wait: float = _LONGEST_WAIT,
     ) -> None:
         self._name = name
         self._run = run
         self._before_answer = before_answer
         self._max_group = max_group
         self._max_waiting = max_waiting
+        self._longest_wait = longest_wait
         self._waiting = 0
         self._closed = False
         self._broken = False
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[tuple[J, asyncio.Future[R]] | None] = SimpleQueue()
+        self._gathered: list[_Waiting[J, R]] = []
+        self._weight = 0
+        self._watching = False
+        self._working = False
+        self._handed_over_at = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._groups: SimpleQueue[list[_Waiting[J, R]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"howk-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: J) -> asyncio.Future[R]:
-        """The job's result, once it is committed. Raises `Full` when too many wait."""
+    def submit(self, job: J, weight: int = 0) -> asyncio.Future[R]:
+        """The job's result, once it is committed; `weight` is its size in bytes, about. Raises `Full` when too many
+        wait."""
         if self._broken:
             raise self._bug()
         if self._closed:
@@ -118,61 +137,56 @@ class Committer(Generic[J, R]):
         if self._waiting >= self._max_waiting:
             raise Full(f"{self._waiting} writes wait for the {self._name}: try again in a moment")
         self._waiting += 1
+        self._idle.clear()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._jobs.put((job, future))
+        self._gathered.append((job, future))
+        self._weight += weight
+        self._consider()
         return future
 
     async def close(self) -> None:
         """Commit what waits and end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
+        self._closed = True
+        await self._idle.wait()
+        self._groups.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
-    def _work(self) -> None:
-        try:
-            while group := self._take():
-                outcome: list[R] | HowkError = self._bug()
-                try:
-                    outcome = self._run([job for job, _ in group])
-                except sqlite3.DatabaseError as error:
-                    outcome = translate(self._name, error)
-                except MemoryError:
-                    outcome = Permanent(f"out of memory: the {self._name} can't write; start howk again with more")
-                    return
-                finally:
-                    self._loop.call_soon_threadsafe(self._answer, [future for _, future in group], outcome)
-        finally:
-            self._loop.call_soon_threadsafe(self._ended)
+    # How groups are made, on the loop
 
-    def _ended(self) -> None:
-        # After a bug nobody runs jobs any more: those that wait must not wait for ever.
-        self._broken = not self._closed
-        while not self._jobs.empty():
-            item = self._jobs.get_nowait()
-            if item is not None:
-                self._answer([item[1]], self._bug())
+    def _consider(self) -> None:
+        if self._working or not self._gathered:
+            return
+        if self._weight >= _ENOUGH_BYTES or len(self._gathered) >= _ENOUGH_JOBS:
+            self._hand_over()
+        elif not self._watching:
+            self._watching = True
+            self._loop.call_soon(self._watch, len(self._gathered), _QUIET_TURNS)
 
-    def _bug(self) -> Permanent:
-        return Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
+    def _watch(self, seen: int, quiet: int) -> None:
+        """Called in each turn of the loop while a group is open; `quiet` turns without a new job close it."""
+        count = len(self._gathered)
+        quiet = quiet - 1 if count == seen else _QUIET_TURNS
+        if self._working or not count:
+            self._watching = False
+        elif quiet and self._loop.time() < self._handed_over_at + self._longest_wait:
+            self._loop.call_soon(self._watch, count, quiet)
+        else:
+            self._watching = False
+            self._hand_over()
 
-    def _take(self) -> list[tuple[J, asyncio.Future[R]]]:
-        group: list[tuple[J, asyncio.Future[R]]] = []
-        item = self._jobs.get()
-        try:
-            while item is not None:
-                group.append(item)
-                if len(group) >= self._max_group:
-                    return group
-                item = self._jobs.get_nowait()
-        except Empty:
-            return group
-        if group:
-            self._jobs.put(None)
-        return group
+    def _hand_over(self) -> None:
+        group = self._gathered[: self._max_group]
+        del self._gathered[: self._max_group]
+        if not self._gathered:
+            self._weight = 0
+        self._working = True
+        self._handed_over_at = self._loop.time()
+        self._groups.put(group)
 
     def _answer(self, futures: list[asyncio.Future[R]], outcome: list[R] | HowkError) -> None:
         self._waiting -= len(futures)
+        if not self._waiting:
+            self._idle.set()
         if isinstance(outcome, HowkError):
             for future in futures:
                 if not future.done():
@@ -182,6 +196,41 @@ class Committer(Generic[J, R]):
         for future, result in zip(futures, outcome, strict=True):
             if not future.done():
                 future.set_result(result)
+
+    def _next(self, futures: list[asyncio.Future[R]], outcome: list[R] | HowkError) -> None:
+        # First, so that the thread works on while the answers are given.
+        self._working = False
+        self._consider()
+        self._answer(futures, outcome)
+
+    def _ended(self) -> None:
+        # After a bug nobody runs jobs any more: those that wait must not wait for ever.
+        self._broken = not self._closed or self._waiting > 0
+        left, self._gathered = self._gathered, []
+        while not self._groups.empty():
+            left = [*(self._groups.get_nowait() or ()), *left]
+        self._answer([future for _, future in left], self._bug())
+
+    def _bug(self) -> Permanent:
+        return Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
+
+    # The thread
+
+    def _work(self) -> None:
+        try:
+            while group := self._groups.get():
+                outcome: list[R] | HowkError = self._bug()
+                try:
+                    outcome = self._run([job for job, _ in group])
+                except sqlite3.DatabaseError as error:
+                    outcome = translate(self._name, error)
+                except MemoryError:
+                    outcome = Permanent(f"out of memory: the {self._name} can't write; start howk again with more")
+                    return
+                finally:
+                    self._loop.call_soon_threadsafe(self._next, [future for _, future in group], outcome)
+        finally:
+            self._loop.call_soon_threadsafe(self._ended)
 
 
 class Checkpoints:

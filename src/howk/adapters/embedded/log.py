@@ -110,7 +110,7 @@ class EmbeddedLog:
             raise Full(f"{self._waiting_bytes >> 20} MiB wait for the log: try again in a moment")
         self._waiting_bytes += size
         try:
-            await self._committer.submit(_Append(records, finish, size))
+            await self._committer.submit(_Append(records, finish, size), size)
         finally:
             self._waiting_bytes -= size
 

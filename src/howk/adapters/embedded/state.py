@@ -4,8 +4,8 @@ It runs on the event loop: nothing here waits for the disk, and beside a busy lo
 getting the interpreter lock back than on the work. The file carries the session that wrote it: a file of another
 session than the last, of another boot and not closed whole, or damaged, is thrown away at open and begun anew.
 
-What the door accepted stays in memory until its first outcome (`_young`), and which attempts are in flight always
-does: a killed process loses both, and reconcile notes what is unfinished again. What the file knows wins.
+What the door accepted stays in memory until its first outcome (`young`), and which attempts are in flight always does:
+the process takes both with it, and reconcile notes what is unfinished again. What the file knows wins.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.endpoints import Endpoints, Holding, Taken
 from howk.adapters.embedded.keys import Keys
 from howk.adapters.embedded.windows import Windows
+from howk.adapters.embedded.young import Young
 from howk.domain.delivery import DELIVER_AT, OF_ENDPOINT, Standing, Status, is_current
 from howk.domain.errors import Conflict, HowkError, Permanent, Transient
 from howk.domain.records import EndpointRow
@@ -50,7 +51,8 @@ from howk.ports.state import (
 
 _PRUNE_AT_ONCE = 2_000
 _FOREVER = 1 << 62
-_MOST_YOUNG = 16_384
+_WRITTEN_AT_CLOSE = 16_384
+_MOST_KNOWN = 16_384
 _FLUSH_AT_ONCE = 512
 _WAL_BYTES = 64 << 20
 # All of what is claimed at once is in memory, and is read before the loop goes on.
@@ -62,13 +64,15 @@ _CANCELLED = Passage("cancelled")
 
 class Keep(NamedTuple):
     """How long ended statuses are kept, in milliseconds, and how many; how long idempotency keys are, and what the
-    windows count; how endpoints let go of what they hold."""
+    windows count; how endpoints let go of what they hold. Above `young` deliveries without an outcome the oldest are
+    written to the file; below, each costs about 150 bytes of memory."""
 
     ttl: int
     most: int
     keys: int = 86_400_000
     windows: int = 172_800_000
     holding: Holding = Holding(50, 20.0, 60.0)
+    young: int = 1_000_000
 
 
 class _Marks(NamedTuple):
@@ -123,7 +127,7 @@ class EmbeddedState:
         self._in_turns = hot.any_turns(connection)
         self._endpoints = Endpoints(keep.holding)
         self._grew(hot.held(connection), clock.monotonic())
-        self._young: dict[str, Status] = {}
+        self._young = Young()
         # Those of which the file was seen to know nothing: it need not be asked again.
         self._unwritten: set[str] = set()
         self._in_flight: dict[str, None] = {}
@@ -166,13 +170,12 @@ class EmbeddedState:
         self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = (), follow: Follow | None = None
     ) -> Mapping[int, int]:
         self._open()
-        for status in statuses:
-            if status.id not in self._early:
-                self._young.setdefault(status.id, status)
-        if len(self._young) > _MOST_YOUNG:
+        early = self._early
+        self._young.add([status for status in statuses if status.id not in early] if early else statuses)
+        if len(self._young) > self._keep.young:
             with suppress(Transient):
                 # They are in the log: the door's answer stands. A disk that is full takes no more of them either.
-                self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - _MOST_YOUNG))
+                self._write_young(max(_FLUSH_AT_ONCE, len(self._young) - self._keep.young))
         if follow:
             self._follow(keys, follow)
         elif keys:
@@ -191,17 +194,16 @@ class EmbeddedState:
         return self._read(lambda db: self._keys.claim(db, asks, now))
 
     def _write_young(self, most: int) -> None:
-        oldest = list(islice(self._young, most))
-        statuses = [self._young[id_] for id_ in oldest]
+        statuses = self._young.oldest(most)
 
         def store(db: sqlite3.Connection) -> None:
             self._windows.hold(db, statuses)
             hot.add_pending(db, statuses)
 
         self._write(store)
-        for id_ in oldest:
-            del self._young[id_]
-        self._unwritten.difference_update(oldest)
+        for status in statuses:
+            self._young.pop(status.id)
+        self._unwritten.difference_update([status.id for status in statuses])
 
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
         known = self._standing([ask.id for ask in asks])
@@ -214,7 +216,7 @@ class EmbeddedState:
                 passages.append(_STALE)
                 continue
             if standing is None:
-                self._young.setdefault(ask.id, _first_seen(ask))
+                self._young.add((_first_seen(ask),))
             if ask.id in self._marks:
                 passages.append(_CANCELLED)
                 continue
@@ -242,7 +244,7 @@ class EmbeddedState:
         young, unwritten = self._young, self._unwritten
         asked = [id_ for id_ in ids if id_ not in unwritten] if unwritten else ids
         known = self._read(lambda db: hot.standings(db, asked)) if asked else {}
-        found = [known.get(id_) or (_standing(young[id_]) if id_ in young else None) for id_ in ids]
+        found = [known.get(id_) or young.standing(id_) for id_ in ids]
         unwritten.update([id_ for id_ in asked if id_ in young and id_ not in known])
         if self._marks:
             for position, id_ in enumerate(ids):
@@ -278,11 +280,11 @@ class EmbeddedState:
         self._ended -= len(stored.gone)
         for effect in effects:
             self._in_flight.pop(effect.status.id, None)
-            if self._young.pop(effect.status.id, None) is None:
+            if not self._young.pop(effect.status.id):
                 self._early[effect.status.id] = None
         for id_ in stored.gone:
             # Or what the door said too late of it would be all that is left.
-            self._young.pop(id_, None)
+            self._young.pop(id_)
         self._unwritten.difference_update([effect.status.id for effect in effects], stored.gone)
         _bound(self._early)
         _bound(self._in_flight)
@@ -420,7 +422,7 @@ class EmbeddedState:
     async def statistics(self, now: int) -> Statistics:
         if not self._valid:
             raise Transient("statistics are being read from the log: try again in a moment")
-        young, window = self._young.values(), self._windows.window
+        young, window = self._young.received(), self._windows.window
         return self._read(
             lambda db: Statistics(self._waiting, self._ended, window(db, now, HOUR, young), window(db, now, DAY, young))
         )
@@ -464,7 +466,7 @@ class EmbeddedState:
         self._oldest = min([self._oldest, *_ends(effects)])
         for effect in effects:
             # Or it would count twice as received until it has an outcome.
-            self._young.pop(effect.status.id, None)
+            self._young.pop(effect.status.id)
         self._unwritten.difference_update([effect.status.id for effect in effects])
 
     async def count(self, effects: Sequence[Effect], epoch: int) -> None:
@@ -492,7 +494,8 @@ class EmbeddedState:
         if self._closed:
             return
         with suppress(Transient):
-            self._write_young(len(self._young))
+            # So that their statuses are there at once; those beyond are noted again by reconcile.
+            self._write_young(_WRITTEN_AT_CLOSE)
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
@@ -546,17 +549,13 @@ def _size(rows: Sequence[hot.Leased]) -> int:
     return sum([len(row.record) for row in rows])
 
 
-def _standing(status: Status) -> Standing:
-    return Standing(status.series, status.gen, status.ended_at > 0)
-
-
 def _ends(effects: Sequence[Effect]) -> list[int]:
     return [effect.status.ended_at for effect in effects if effect.status.ended_at]
 
 
 def _bound(ids: dict[str, None]) -> None:
     """Drop the oldest above the bound."""
-    for id_ in list(islice(ids, max(0, len(ids) - _MOST_YOUNG))):
+    for id_ in list(islice(ids, max(0, len(ids) - _MOST_KNOWN))):
         del ids[id_]
 
 

@@ -8,13 +8,14 @@ transactions; what memory knows of the tables changes only after they are commit
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
 from msgspec.json import decode, encode
 
 from howk.adapters.embedded.db import execute_rows
+from howk.adapters.embedded.young import is_first
 from howk.domain.delivery import Status
 from howk.domain.windows import DAY, HASH_BITS, KIND_OF, KINDS, SAMPLE, Window, cover, distinct, needed, starts
 from howk.ports.state import Effect
@@ -102,7 +103,7 @@ class Windows:
 
     def hold(self, connection: sqlite3.Connection, statuses: Sequence[Status]) -> None:
         """These are about to be written without an outcome: they are counted as they stand, each of them once."""
-        rows = [(status.id, status.created_at // 1000) for status in statuses if _is_first(status)]
+        rows = [(status.id, status.created_at // 1000) for status in statuses if is_first(status)]
         if not rows:
             return
         self._any_fresh = True
@@ -126,8 +127,8 @@ class Windows:
         self._any_fresh = False
         self._new = 0
 
-    def window(self, connection: sqlite3.Connection, now: int, length: int, young: Iterable[Status]) -> Window:
-        """The last `length` seconds; `young` are deliveries that have no row yet."""
+    def window(self, connection: sqlite3.Connection, now: int, length: int, young: Mapping[int, int]) -> Window:
+        """The last `length` seconds; `young` is how many were received in each second that have no row yet."""
         until = now // 1000
         after = until - length
         sums = [0] * len(KINDS)
@@ -141,7 +142,7 @@ class Windows:
                 sums = [one + more for one, more in zip(sums, row, strict=True)]
         fresh = "SELECT count(*) FROM fresh WHERE second BETWEEN ? AND ?"
         sums[_RECEIVED] += connection.execute(fresh, (after + 1, until)).fetchone()[0]
-        sums[_RECEIVED] += sum([_is_first(status) and after < status.created_at // 1000 <= until for status in young])
+        sums[_RECEIVED] += sum([count for second, count in young.items() if after < second <= until])
         smallest = connection.execute(
             "SELECT hash FROM called WHERE second BETWEEN ? AND ? ORDER BY hash LIMIT ?", (after + 1, until, SAMPLE + 1)
         )
@@ -195,11 +196,6 @@ def _into_slices(connection: sqlite3.Connection, counted: Mapping[int, Sequence[
             known = sums.get(slice_)
             sums[slice_] = list(row) if known is None else [one + more for one, more in zip(known, row, strict=True)]
     execute_rows(connection, _INTO_SLICES, [(*slice_, *row) for slice_, row in sums.items()], _ADD)
-
-
-def _is_first(status: Status) -> bool:
-    """Whether it is of the first attempt: a later one had an outcome, with which it was counted."""
-    return (status.series, status.gen) == (1, 0)
 
 
 def _any_fresh(connection: sqlite3.Connection) -> bool:
