@@ -162,8 +162,6 @@ async def test_results_stay_that_hot_state_does_not_hold_yet(tmp_path: Path) -> 
         async with running(tmp_path, clock, **_LONG_KNOWN) as corridor:
             for id_ in ids:
                 assert (await corridor.ended(id_)).state == "delivered"
-            await _retain(corridor)
-            assert (await _kept(corridor))[RESULTS] == 1
 
 
 async def test_nothing_is_dropped_while_hot_state_is_rebuilt(tmp_path: Path) -> None:
