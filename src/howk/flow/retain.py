@@ -17,7 +17,8 @@ from howk.ports.state import HotState
 from howk.ports.telemetry import LOG_BUDGET, LOG_USED, TRIMMED, Meter, Reporter
 
 _AT_ONCE = 8
-_MORE = 0.05
+_AT_ONCE_PRESSED = 2
+_MORE = 0.02
 _GIVES_BACK = 0.25
 _LOOK = 1.0
 _LOOK_CLOSELY = 0.1
@@ -118,7 +119,7 @@ class Retain:
         older_than = None if self.fullness.fill >= kept.mark else self._clock.now() - kept.age
         earliest, dropped, more = first, 0, True
         # Where room is needed no more is dropped than is.
-        for _ in range(1 if older_than is None else _AT_ONCE):
+        for _ in range(_AT_ONCE_PRESSED if older_than is None else _AT_ONCE):
             now_earliest = await self._log.trim(place.stream, place.partition, before, older_than)
             more = now_earliest > earliest
             if not more:
