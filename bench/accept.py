@@ -7,6 +7,7 @@ import argparse
 import sqlite3
 from pathlib import Path
 
+from bench.limits import Limits
 from bench.row import Row
 from bench.stand import Howk, Sink, Stand, Window
 
@@ -18,6 +19,8 @@ def measure(options: argparse.Namespace) -> Row:
     row = Row("accept", "one webhook a request, durable at the 202, one process")
     seconds = options.seconds or 10.0
     with Stand(options) as stand:
+        limits = Limits(stand)
+        limits.take()
         sink, howk = held_up(stand)
         connections = options.connections or 64
         row.settings = {"connections": connections, **settings(stand)}
@@ -34,7 +37,8 @@ def measure(options: argparse.Namespace) -> Row:
         load.begin()
         load.end()
         paced = load.result()
-        row.add("accepted, full load", full["per_second"], "/s", RATE_GOAL)
+        limits.take()
+        row.add("accepted, full load", full["per_second"], "/s", RATE_GOAL, limit=limits.http())
         row.add("answer p50, full load", full["wait_ms"]["p50"], "ms")
         row.add("answer p99, full load", full["wait_ms"]["p99"], "ms")
         row.add(

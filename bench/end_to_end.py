@@ -5,6 +5,7 @@ and not received, or waits for a room, than a bound; so the rate is the highest 
 import argparse
 import time
 
+from bench.limits import Limits
 from bench.row import Row
 from bench.stand import Stand, Window
 
@@ -16,6 +17,8 @@ _OUTSTANDING = 4_000
 def measure(options: argparse.Namespace) -> Row:
     row = Row("end_to_end", "accepted and received, all rooms in one process, at the highest rate without a backlog")
     with Stand(options) as stand:
+        limits = Limits(stand)
+        limits.take()
         sink = stand.sink()
         howk = stand.howk().ready()
         connections = options.connections or 64
@@ -45,9 +48,10 @@ def measure(options: argparse.Namespace) -> Row:
         cost = window.per(number)
         found = load.result()
         received = found["received"]
-        row.add("delivered, counted at the receiver", round(number / took), "/s", GOAL)
+        limits.take()
+        row.add("delivered, counted at the receiver", round(number / took), "/s", GOAL, limit=limits.http())
         row.add("accepted", found["per_second"], "/s")
-        row.add("own CPU of one delivery", float(cost["cpu_us"]), "µs", CPU_GOAL, at_most=True)
+        row.add("own CPU of one delivery", float(cost["cpu_us"]), "µs", CPU_GOAL, at_most=True, limit=limits.http())
         row.add("lost", received["lost"], "")
         row.add("repeated", received["repeated"], "")
         row.details = {

@@ -50,18 +50,24 @@ class Stand:
 
     def start(self, command: list[str], on: frozenset[int], **environ: str) -> "subprocess.Popen[str]":
         """A child of this interpreter, on these cores, whose standard output is read."""
+        # Neither the environment's nor a file's settings are part of a measurement.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HOWK_")}
+        kept["HOWK_CONFIG"] = os.devnull
+        return self.run([sys.executable, *command], on, {**kept, **environ})
+
+    def run(
+        self, command: list[str], on: frozenset[int], environ: dict[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
+        """A child, on these cores, whose standard output is read."""
 
         def place() -> None:
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, on)
 
-        # Neither the environment's nor a file's settings are part of a measurement.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HOWK_")}
-        kept["HOWK_CONFIG"] = os.devnull
         child = subprocess.Popen(
-            [sys.executable, *command],
+            command,
             stdout=subprocess.PIPE,
-            env={**kept, **environ},
+            env=environ,
             text=True,
             preexec_fn=place,  # noqa: PLW1509 - nothing else runs in this process
         )
