@@ -99,7 +99,7 @@ async def test_a_lease_ends_with_its_process_and_its_token_releases_nothing_more
 
 def set_meta(file: Path, name: str, value: str) -> None:
     """As if it had been written so."""
-    change(file, "UPDATE meta SET value = ?, sum = ? WHERE name = ?", value, hot.check_of(name, value), name)
+    change(file, "UPDATE meta SET value = ?, sum = ? WHERE name = ?", value, hot.check_of(f"{name}/{value}"), name)
 
 
 async def test_what_was_open_when_the_machine_was_restarted_is_not_valid(path: Path) -> None:

@@ -32,9 +32,15 @@ class Disks:
     """The file systems that the log and hot state are on, from outside."""
 
     def __init__(self, howk: Howk, hot: Path) -> None:
+        self._pid = howk.pid
         root = f"/proc/{howk.pid}/root"
         self.log = Path(f"{root}{howk.data_dir}")
         self.hot = Path(f"{root}{hot}")
+
+    def files(self) -> int:
+        """How many of the files there are open."""
+        folder = Path(f"/proc/{self._pid}/fd")
+        return sum(".db" in str((folder / name).readlink()) for name in os.listdir(folder))
 
     def fill(self, disk: Path, room: int = 0) -> None:
         """Take all the room but so much."""
@@ -96,6 +102,7 @@ async def test_full_while_it_accepts_it_refuses_and_goes_on_when_there_is_room(t
     howk = Howk(tmp_path, SETTINGS)
     async with Receiver() as receiver, small(howk) as disks, connected(howk.port) as connection:
         accepted = [(await post(connection, receiver.url(), b"0"))[1]]
+        files = disks.files()
         disks.fill(disks.log)
         for payload in (b'"%b"' % (b"x" * 500_000), b"1", b"2"):
             status, text = await post(connection, receiver.url(), payload)
@@ -108,6 +115,7 @@ async def test_full_while_it_accepts_it_refuses_and_goes_on_when_there_is_room(t
             assert status == 202
             accepted.append(id_)
         await howk.reach(accepted, "delivered")
+        assert disks.files() == files
     assert {start.id for start in receiver.starts} == set(accepted)
     assert receiver.repeated() == {}
     assert howk.complaints() == []

@@ -187,7 +187,7 @@ async def test_a_damaged_log_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "log.db").write_bytes(b"\xa5garbage" * 4096)
     code, levels, found = doctor(tmp_path / "data", monkeypatch)
     assert (code, levels["log"]) == (1, "fail")
-    assert "can't be read" in found["log"]
+    assert "can't be opened" in found["log"]
 
 
 async def test_another_key_than_the_one_that_sealed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

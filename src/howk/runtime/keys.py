@@ -20,12 +20,17 @@ def open_sealer(data_dir: Path, given: bytes | None, write: Write) -> tuple[Seal
     was sealed with that one could not be sent."""
     key = _usable_key(data_dir, given)
     made = key is None
-    if key is None:
-        key = secrets.token_bytes(KEY_BYTES)
-        write(data_dir / _KEY, key)
-    sealer = Sealer(key)
-    if not _known_id(data_dir):
-        write(data_dir / _KEY_ID, sealer.key_id.encode())
+    try:
+        if key is None:
+            key = secrets.token_bytes(KEY_BYTES)
+            write(data_dir / _KEY, key)
+        sealer = Sealer(key)
+        if not _known_id(data_dir):
+            write(data_dir / _KEY_ID, sealer.key_id.encode())
+    except OSError as error:
+        raise Permanent(
+            f"the encryption key can't be kept in {data_dir} ({error.strerror}): make room there"
+        ) from error
     return sealer, made
 
 
@@ -40,8 +45,13 @@ def key_problem(data_dir: Path, given: bytes | None) -> str:
 
 def _usable_key(data_dir: Path, given: bytes | None) -> bytes | None:
     """The key that is given or kept, None when one is to be made."""
-    key = given if given is not None else _kept_key(data_dir / _KEY)
-    known = _known_id(data_dir)
+    try:
+        key = given if given is not None else _kept_key(data_dir / _KEY)
+        known = _known_id(data_dir)
+    except OSError as error:
+        raise Permanent(
+            f"{error.filename} can't be read ({error.strerror}): see to its permissions, for secrets are sealed with it"
+        ) from error
     if key is not None and known and known != (found := Sealer(key).key_id):
         where = "HOWK_SECURITY_ENCRYPTION_KEY" if given is not None else str(data_dir / _KEY)
         raise Permanent(
@@ -53,7 +63,7 @@ def _usable_key(data_dir: Path, given: bytes | None) -> bytes | None:
 
 def _known_id(data_dir: Path) -> str:
     path = data_dir / _KEY_ID
-    return path.read_text().strip() if path.exists() else ""
+    return path.read_text(errors="replace").strip() if path.exists() else ""
 
 
 def _kept_key(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from msgspec import DecodeError, Struct
@@ -62,7 +62,10 @@ class Directory:
 
     def opened(self) -> None:
         """The engines' files are there: from now on a missing one means a loss."""
-        self._write(self.run)
+        try:
+            self._write(self.run)
+        except OSError as error:
+            raise _unreachable(self.path / "run.json", error) from error
 
     def closed_whole(self) -> None:
         """The log's files are whole: the next run need not find a write-ahead log."""
@@ -145,8 +148,17 @@ def _lock(path: Path, handle: int) -> None:
             f"{path} is in use by another howk (process {owner or 'unknown'}): "
             "stop that one, or choose another directory with HOWK_DATA_DIR"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    with suppress(OSError):
+        # On a full disk the lock holds all the same.
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def _unreachable(path: Path, error: OSError) -> Permanent:
+    return Permanent(
+        f"{path} can't be read or written ({error.strerror}): see to its permissions and to the room on its disk; "
+        "nothing was lost"
+    )
 
 
 def _read(path: Path) -> Run | None:
@@ -154,6 +166,8 @@ def _read(path: Path) -> Run | None:
         return decode(path.read_bytes(), type=Run)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreachable(path, error) from error
     except (DecodeError, UnicodeDecodeError) as error:
         raise Permanent(
             f"{path} is damaged ({error}): howk can't tell how its last run ended. Restore the directory from a "

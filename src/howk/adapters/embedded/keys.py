@@ -19,7 +19,6 @@ from howk.domain.idempotency import Claimed, Kept, Verdict, ended, expired, judg
 from howk.ports.clock import Clock
 from howk.ports.state import Follow, KeyAnswer, KeyAsk, KeyEnd
 
-_check = hot.check_of
 LEASE = 60.0
 """Seconds that a claim of unknown outcome is remembered."""
 _MOST_IN_MEMORY = 65_536
@@ -58,6 +57,10 @@ def store(connection: sqlite3.Connection, ends: Sequence[KeyEnd], mark: Mapping[
 def any_older(connection: sqlite3.Connection, before: int) -> bool:
     """Whether there is something to drop."""
     return connection.execute("SELECT 1 FROM keys WHERE at <= ? LIMIT 1", (before,)).fetchone() is not None
+
+
+def _check(key: str, body: str, id_: str, at: int) -> int:
+    return hot.check_of(f"{key}/{body}/{id_}/{at}")
 
 
 class _Claim(NamedTuple):
