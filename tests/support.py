@@ -123,6 +123,7 @@ async def serving(house: House) -> AsyncGenerator[None]:
         tasks = [
             group.create_task(house.keys.run()),
             group.create_task(house.control.run()),
+            group.create_task(house.retention.run()),
             group.create_task(house.settle_stage.run()),
             group.create_task(house.deliver_stage.run()),
             group.create_task(house.pace.run()),
@@ -135,6 +136,7 @@ async def serving(house: House) -> AsyncGenerator[None]:
         house.schedule.close()
         house.keys.close()
         house.control.close()
+        house.retention.close()
         house.deliver_stage.close()
         house.deliver.stop()
         house.engines.sender.abort()

@@ -7,7 +7,7 @@ from howk.domain.delivery import Status
 from howk.domain.errors import Full
 from howk.domain.idempotency import Verdict
 from howk.domain.records import EndpointRow
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record, Space
 from howk.ports.state import (
     Ask,
     Claim,
@@ -57,8 +57,11 @@ class SpoiledLog:
     async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
         return await self.log.progress(stream, group)
 
-    async def trim(self, stream: str, partition: int, before: int) -> int:
-        return await self.log.trim(stream, partition, before)
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
+        return await self.log.trim(stream, partition, before, older_than)
+
+    async def space(self) -> Space:
+        return await self.log.space()
 
     async def check(self) -> None:
         await self.log.check()
@@ -133,10 +136,39 @@ class ForgetsWhatIsFinishedBeyond(SpoiledLog):
 
 
 class TrimsWhatIsUnfinished(SpoiledLog):
-    async def trim(self, stream: str, partition: int, before: int) -> int:
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
         for group in ("group", "fast", "slow", "hangs"):
             await self.log.append([], Finish(group, {Place(stream, partition): range(before)}))
+        return await self.log.trim(stream, partition, before, older_than)
+
+
+class TrimsWhateverItsAge(SpoiledLog):
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
         return await self.log.trim(stream, partition, before)
+
+
+class TrimsNothingByAge(SpoiledLog):
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
+        return await self.log.trim(stream, partition, 0 if older_than is not None else before)
+
+
+class CountsWhatItDropped(SpoiledLog):
+    """As a file that never shrinks does."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.most = 0
+
+    async def space(self) -> Space:
+        found = await self.log.space()
+        self.most = max(self.most, found.used)
+        return found._replace(used=self.most)
+
+
+class KeepsWhatItDoesNotUse(SpoiledLog):
+    async def space(self) -> Space:
+        found = await self.log.space()
+        return found._replace(excess=1)
 
 
 class SpoiledConsumer:

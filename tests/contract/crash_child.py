@@ -11,11 +11,13 @@ from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.domain.delivery import Status
 from howk.domain.errors import Permanent
 from howk.domain.records import PENDING, RESULTS, SLOW, STATE
-from howk.ports.log import Finish, Place, Record
+from howk.ports.log import Entry, Finish, Place, Record
 from howk.ports.state import Effect
 from howk.testing.clock import ManualClock
 
 APPENDERS = 4
+BURST = 60
+LARGE = bytes(300_000)
 
 
 def say(*words: str) -> None:
@@ -50,6 +52,43 @@ async def append(path: Path, word: str) -> None:
     await asyncio.gather(settle(), *[accept(who) for who in range(APPENDERS)])
 
 
+async def trim(path: Path, word: str) -> None:
+    """Appends large records, finishes them in bursts, and drops what is finished all the while, so that the file grows
+    and shrinks."""
+    log = EmbeddedLog.open(Directory.open(path), ManualClock())
+
+    async def accept() -> None:
+        for n in itertools.count():
+            name = f"{word}.{n}"
+            await log.append([Record(PENDING, name, LARGE)])
+            say("accepted", name)
+
+    async def settle() -> None:
+        woken = asyncio.Event()
+        consumer = await log.consume(PENDING, "room", woken.set)
+        hand: list[Entry] = []
+        while True:
+            woken.clear()
+            hand += await consumer.fetch(100)
+            if len(hand) < BURST:
+                await woken.wait()
+                continue
+            await log.append(
+                [Record(RESULTS, entry.key, b"done") for entry in hand],
+                Finish("room", {Place(PENDING, 0): [entry.offset for entry in hand]}),
+            )
+            hand.clear()
+            say("settled")
+
+    async def drop() -> None:
+        while True:
+            await log.trim(PENDING, 0, 1 << 62)
+            say("trimmed")
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(settle(), accept(), drop())
+
+
 async def apply(path: Path, word: str) -> None:
     """Applies one ended and one waiting delivery after the other, each with its watermark."""
     directory = Directory.open(path)
@@ -76,5 +115,5 @@ async def try_to_open(path: Path, word: str) -> None:
 
 
 if __name__ == "__main__":
-    modes = {"append": append, "apply": apply, "open": try_to_open}
+    modes = {"append": append, "trim": trim, "apply": apply, "open": try_to_open}
     asyncio.run(modes[sys.argv[1]](Path(sys.argv[2]), sys.argv[3]))

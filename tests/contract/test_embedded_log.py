@@ -28,14 +28,19 @@ PATIENCE = 10.0
 class TestEmbeddedLog(LogSuite):
     path: Path
     directory: Directory
+    clock: ManualClock
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.path = tmp_path / "data"
+        self.clock = ManualClock()
 
     async def open_log(self) -> Log:
         self.directory = Directory.open(self.path)
-        return EmbeddedLog.open(self.directory, ManualClock())
+        return EmbeddedLog.open(self.directory, self.clock)
+
+    async def later(self) -> None:
+        self.clock.advance(1)
 
     async def close_log(self, log: Log) -> None:
         await log.close()
@@ -247,6 +252,35 @@ def test_what_was_answered_survives_kill_9_and_no_append_is_there_by_half(path: 
         asyncio.run(check_after_crash(path, accepted, settled))
 
 
+def test_kill_9_in_the_midst_of_trims_takes_nothing_that_was_not_finished(path: Path) -> None:
+    accepted: set[str] = set()
+    trims = 0
+    for round_ in range(5):
+        for said in killed_after(150 + 37 * round_, "trim", path, f"r{round_}"):
+            what, *names = said.split()
+            trims += what == "trimmed"
+            accepted.update(names)
+        asyncio.run(check_after_trims(path, accepted))
+        with closing(sqlite3.connect(path / "log.db")) as file:
+            assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert trims > 50
+    assert (path / "log.db").stat().st_size < 64 << 20
+
+
+async def check_after_trims(path: Path, accepted: set[str]) -> None:
+    async with open_log(path) as log:
+        pending, results = [await everything(log, stream) for stream in (PENDING, RESULTS)]
+        (progress,) = (await log.progress(PENDING, "room")).values()
+        ((first, end),) = (await log.bounds(PENDING)).values()
+    assert first <= progress.next
+    assert [entry.offset for entry in pending] == list(range(first, end))
+    assert {len(entry.value) for entry in pending if not entry.damage} <= {300_000}
+    unfinished = {entry.key for entry in pending if entry.offset >= progress.next}
+    assert accepted <= unfinished | keys(results)
+    assert unfinished.isdisjoint(keys(results))
+    assert len(results) == progress.next
+
+
 async def check_after_crash(path: Path, accepted: set[str], settled: set[str]) -> None:
     async with open_log(path) as log:
         pending, slow, results = [await everything(log, stream) for stream in (PENDING, SLOW, RESULTS)]
@@ -268,6 +302,18 @@ def keys(entries: list[Entry]) -> set[str]:
 
 
 # Bounds and time
+
+
+async def test_a_few_trims_let_the_file_shrink(path: Path) -> None:
+    async with open_log(path) as log:
+        for _ in range(24):
+            await log.append([Record(PENDING, "a", bytes(1 << 20))])
+        entries = await (await reading(log)).take(24)
+        await log.append([], finish("group", entries))
+        for _ in range(40):
+            await log.trim(PENDING, 0, 24)
+        assert (await log.space()).excess == 0
+    assert (path / "log.db").stat().st_size < 12 << 20
 
 
 async def test_an_entry_carries_the_time_of_its_append(path: Path) -> None:

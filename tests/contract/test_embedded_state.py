@@ -301,3 +301,18 @@ async def test_an_older_format_is_rebuilt(path: Path) -> None:
     change(path / "hot.db", "DROP TABLE slices")
     async with open_state(path) as state:
         assert (await state.condition())[:2] == (False, "it has another format")
+
+
+async def test_its_file_stays_as_large_as_what_it_holds_at_most(path: Path) -> None:
+    record = os.urandom(2_000)
+    sizes: list[int] = []
+    for run in range(4):
+        async with open_state(path) as state:
+            if not run:
+                await (await state.rebuild()).seal({})
+            for n in range(run * 60, run * 60 + 60):
+                ids = [f"{n}/{i}" for i in range(50)]
+                await state.apply([waiting(id_, 1, FAR, record) for id_ in ids], {0: 2 * n + 1})
+                await state.apply([ended(id_, 2) for id_ in ids], {0: 2 * n + 2})
+        sizes.append((path / "hot.db").stat().st_size)
+    assert max(sizes) < 2 * min(sizes) < 4 << 20, sizes

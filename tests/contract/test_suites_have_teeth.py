@@ -29,10 +29,14 @@ class SpoiledLogSuite(LogSuite):
     def __init__(self, path: Path, spoil: Callable[[Log], Log]) -> None:
         self.path = path
         self.spoil = spoil
+        self.clock = ManualClock()
 
     async def open_log(self) -> Log:
         self.directory = Directory.open(self.path)
-        return self.spoil(EmbeddedLog.open(self.directory, ManualClock()))
+        return self.spoil(EmbeddedLog.open(self.directory, self.clock))
+
+    async def later(self) -> None:
+        self.clock.advance(1)
 
     async def close_log(self, log: Log) -> None:
         await log.close()
@@ -80,6 +84,17 @@ class SpoiledStateSuite(StateSuite):
             broken.TrimsWhatIsUnfinished,
             LogSuite.test_trim_stops_at_what_a_group_has_taken_and_not_yet_finished_anything_of,
         ),
+        (broken.TrimsWhatIsUnfinished, LogSuite.test_trim_with_a_time_spares_what_is_old_and_not_finished),
+        (
+            broken.TrimsWhateverItsAge,
+            LogSuite.test_trim_with_a_time_drops_what_was_appended_before_it_and_nothing_younger,
+        ),
+        (
+            broken.TrimsNothingByAge,
+            LogSuite.test_trim_with_a_time_drops_what_was_appended_before_it_and_nothing_younger,
+        ),
+        (broken.CountsWhatItDropped, LogSuite.test_space_grows_with_what_is_kept_and_is_there_again_after_a_trim),
+        (broken.KeepsWhatItDoesNotUse, LogSuite.test_what_is_held_without_use_is_given_back_by_trims),
         (
             broken.RepeatsAtAHandover,
             LogSuite.test_a_consumer_that_falls_behind_and_catches_up_skips_and_repeats_nothing,

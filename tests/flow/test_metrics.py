@@ -29,7 +29,9 @@ from howk.ports.telemetry import (
     HELD,
     IN_FLIGHT,
     LINES_DROPPED,
+    LOG_BUDGET,
     LOG_SIZE,
+    LOG_USED,
     METRICS,
     POISON,
     REBUILD,
@@ -42,6 +44,7 @@ from howk.ports.telemetry import (
     STAGE_RETRIES,
     STALE,
     STALE_CONNECTIONS,
+    TRIMMED,
     Metric,
 )
 from howk.runtime.lines import Lines
@@ -49,8 +52,8 @@ from howk.runtime.observability import Metrics
 from howk.runtime.readings import Readings
 from howk.testing.receiver import Receiver
 
-# Shown to move by test_door.py, test_poison.py, and below.
-_ELSEWHERE = {REQUESTS, POISON, HELD, CIRCUITS_OPEN, CIRCUIT_MOVES}
+# Shown to move by test_door.py, test_poison.py, test_retention.py, and below.
+_ELSEWHERE = {REQUESTS, POISON, HELD, CIRCUITS_OPEN, CIRCUIT_MOVES, TRIMMED}
 
 
 def _values(text: str) -> Mapping[str, float]:
@@ -105,6 +108,8 @@ async def test_each_metric_moves_with_what_it_counts(tmp_path: Path) -> None:
         REUSES: (),
         CONNECTIONS: ("open",),
         LOG_SIZE: ("wal",),
+        LOG_USED: (),
+        LOG_BUDGET: (),
         LINES_DROPPED: (),
     }
     assert {metric.name: shown[_name(metric, *labels)] > 0 for metric, labels in moved.items()} == {

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "howk"
 
-ROOMS = ("ingest", "deliver", "settle", "schedule", "reconcile", "recall", "keyed", "configs")
+ROOMS = ("ingest", "deliver", "settle", "schedule", "reconcile", "recall", "keyed", "configs", "retain")
 TASK_STARTERS = ("flow/stage.py", "runtime/service.py", "adapters/")
 # The loop of the rooms, where a record must not end the process again and again; and the door, where one request must
 # not end the others. Anywhere else a bug is to be seen.

@@ -30,6 +30,7 @@ IN_EFFECT = """
     circuit_breaker.failure_ratio circuit_breaker.failure_window circuit_breaker.recovery_timeout
     circuit_breaker.probe_interval circuit_breaker.success_threshold concurrency.max_inflight_per_endpoint
     concurrency.max_inflight_per_domain concurrency.slow_lane_rate
+    retention.pending retention.results retention.deadletter retention.max_log_size
 """
 
 SECTIONS = """

@@ -9,14 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support import Corridor, running
+from tests.support import Corridor, opened, running
 
+from howk.domain.errors import Full, OverShare, Transient
 from howk.domain.records import PENDING
 from howk.runtime.dependencies import dependencies
 from howk.testing.receiver import Receiver
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
+from howk.web.problems import problem_of
 from howk.web.refusals import Refusals
 
 ENQUEUE = "/webhooks/app/enqueue"
@@ -422,6 +424,44 @@ async def test_metrics_move_with_what_happens(corridor: Corridor, door: httpx.As
         assert line in text, text
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code", "wait"),
+    [
+        (Full("the log is full", 10.0, "log_full"), 503, "log_full", b"10"),
+        (Full("busy"), 503, "unavailable", b"1"),
+        (Transient("busy", 0.0), 503, "unavailable", b"1"),
+        (OverShare("send less", 4.2), 429, "over_share", b"5"),
+    ],
+)
+def test_what_has_no_room_says_which_bound_it_met_and_when_to_come_again(
+    error: Transient, status: int, code: str, wait: bytes
+) -> None:
+    problem = problem_of(error)
+    assert (problem.status, problem.code, problem.detail) == (status, code, str(error))
+    assert problem.headers == ((b"retry-after", wait),)
+
+
+async def test_a_full_log_closes_the_door_and_nothing_else(tmp_path: Path) -> None:
+    async with opened(tmp_path, retention__max_log_size=8 << 20) as corridor:
+        await corridor.house.reconcile.recover()
+        large = b'"%b"' % (b"x" * 900_000)
+        while not corridor.house.retain.fullness.closed:
+            webhook_id = await corridor.send("http://127.0.0.1:9/", large)
+            await corridor.house.retain.turn()
+        async with _client(_app(corridor, Guard((), loopback_only=True))) as door:
+            before = await _accepted(corridor)
+            body = {"endpoint": "http://127.0.0.1:9/", "payload": 1}
+            for path, posted in ((ENQUEUE, body), (BATCH, {"webhooks": [body]})):
+                answer = await door.post(path, json=posted)
+                assert (answer.status_code, answer.json()["code"]) == (503, "log_full")
+                assert answer.headers["retry-after"] == "10"
+            keyed = await door.post(ENQUEUE, json=body, headers={"idempotency-key": "k"})
+            assert keyed.status_code == 503
+            assert (await door.post(ENQUEUE, json={"payload": 1})).status_code == 422
+            assert await _accepted(corridor) == before
+            assert (await door.get(f"/webhooks/{webhook_id}/status")).status_code == 200
+
+
 async def test_health_names_each_dependency_that_was_asked_and_what_is_wrong_with_it(corridor: Corridor) -> None:
     async def deaf() -> str:
         return await asyncio.Future[str]()
@@ -430,6 +470,7 @@ async def test_health_names_each_dependency_that_was_asked_and_what_is_wrong_wit
     found = await examine((*ours, Dependency("deaf", deaf)), within=0.05)
     assert [(finding.name, finding.error) for finding in found.dependencies] == [
         ("log", None),
+        ("log_room", None),
         ("hot_state", None),
         ("deaf", "no answer within 0.05 s"),
     ]
@@ -454,7 +495,8 @@ async def test_health_names_each_dependency_that_was_asked_and_what_is_wrong_wit
         await corridor.engines.log.close()
         answer = await door.get("/health/dependencies")
         assert (answer.status_code, answer.json()["status"]) == (503, "failing")
-        assert [(each["ok"], bool(each["error"])) for each in answer.json()["dependencies"]] == [(False, True)] * 2
+        failing = {each["name"] for each in answer.json()["dependencies"] if not each["ok"] and each["error"]}
+        assert failing == {"log", "hot_state"}
         assert (await door.post("/health/dependencies")).status_code == 405
 
 

@@ -22,7 +22,19 @@ class Transient(HowkError):
 
 
 class Full(Transient):
-    """A bound was reached: nothing was taken, try again later."""
+    """A bound was reached: nothing was taken, try again later. `code` is stable, and says which bound where that makes
+    a difference to whoever asked."""
+
+    def __init__(self, message: str, retry_after: float = 1.0, code: str = "unavailable") -> None:
+        super().__init__(message, retry_after)
+        self.code = code
+
+
+class OverShare(Full):
+    """A bound is near, and whoever asked has had more than its share of what is left; others go on."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message, retry_after, "over_share")
 
 
 class Conflict(HowkError):

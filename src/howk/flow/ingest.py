@@ -17,10 +17,11 @@ from typing import Annotated, NamedTuple
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from howk.domain.addresses import AddressPolicy, blocked_reason, literal_address
+from howk.domain.budget import Fullness, Intake
 from howk.domain.config_defaults import Config, Fields, with_defaults
 from howk.domain.delivery import accepted_status
 from howk.domain.endpoints import Endpoint, parse_endpoint
-from howk.domain.errors import FieldProblem, Rejected
+from howk.domain.errors import FieldProblem, Full, OverShare, Rejected
 from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_id
 from howk.domain.limits import Rates
 from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
@@ -50,6 +51,9 @@ _LONGEST_ORDERING_KEY = 256
 _CROWDED = 5_000
 _LOOK_EVERY = 0.05
 _MOST_SCOPES = 16_384
+_LATELY = 10.0
+_CLOSED_FOR = 10.0
+_ROOMY = Fullness()
 
 
 class Enqueue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,8 +116,9 @@ class Ingest:
         options: IngestOptions,
         defaults: Callable[[str], Config | None],
         backlog: Callable[[], int] = lambda: 0,
+        fullness: Callable[[], Fullness] = lambda: _ROOMY,
     ) -> None:
-        """`backlog` says how many first attempts have not been taken yet."""
+        """`backlog` says how many first attempts have not been taken yet, `fullness` how full the log is."""
         self._journal = log
         self._state = state
         self._sealer = sealer
@@ -123,6 +128,8 @@ class Ingest:
         self._options = options
         self._defaults = defaults
         self._backlog = backlog
+        self._fullness = fullness
+        self._intake = Intake(_LATELY, _MOST_SCOPES)
         self._rates = Rates(options.fresh_rate, _MOST_SCOPES)
         self._look_at = 0.0
         self._is_crowded = False
@@ -132,7 +139,7 @@ class Ingest:
     async def accept(self, scope: str, requests: Sequence[Enqueue], route: str) -> list[str | Rejected]:
         """For each request the id of its delivery, or why it was refused; the accepted ones are durable, all or none.
 
-        Raises `Rejected` for a scope that can't be one, `Full` or `Transient` when nothing was taken.
+        Raises `Rejected` for a scope that can't be one, `Full`, `OverShare` or `Transient` when nothing was taken.
         """
         check_config_id(scope)
         config = self._defaults(scope)
@@ -167,9 +174,27 @@ class Ingest:
             self._meter.count(RECEIVED, taken, route)
         return answers
 
+    def check_share(self, scope: str) -> None:
+        """Raises `OverShare` for a scope that has brought more than its share lately: to be asked where a bound of the
+        door is near."""
+        if wait := self._intake.wait(scope, self._clock.monotonic()):
+            raise OverShare("howk is nearly full, and most of what came lately is from this config: send less", wait)
+
     def _records(self, deliveries: Sequence[Delivery]) -> list[Record]:
-        """Each into the lane that it has to take: a sender over its share waits behind the others, not before them."""
+        """What is to be appended, where there is room for it. Raises `Full` where there is none."""
+        scope = deliveries[0].scope
+        level, _, closed = self._fullness()
+        if closed:
+            raise Full(closed, _CLOSED_FOR, "log_full")
+        if level == "crowded":
+            self.check_share(scope)
         now = self._clock.monotonic()
+        records = self._in_lanes(deliveries, now)
+        self._intake.took(scope, sum([len(value) for _, _, value in records]), now)
+        return records
+
+    def _in_lanes(self, deliveries: Sequence[Delivery], now: float) -> list[Record]:
+        """Each into the lane that it has to take: a sender over its share waits behind the others, not before them."""
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             self._is_crowded = self._options.fresh_rate > 0 and self._backlog() > _CROWDED
@@ -180,7 +205,7 @@ class Ingest:
     def _crowded(self, deliveries: Sequence[Delivery], now: float) -> list[Record]:
         """Those of one scope: so many as are its share into the fresh lane, and what has a place or a time of its own
         where it belongs."""
-        left = self._rates.grant(deliveries[0].scope, now, len(deliveries)) if deliveries else 0
+        left = self._rates.grant(deliveries[0].scope, now, len(deliveries))
         records: list[Record] = []
         for delivery in deliveries:
             if delivery.deliver_at or delivery.ordering_key:

@@ -19,7 +19,7 @@ from howk.ports.telemetry import Reporter
 
 _read = reader(KeyRecord)
 _STALLED = 60.0
-_DROP_AT_ONCE = 1_000
+_SOON = 0.05
 _LOOK_AGAIN = 60_000
 
 
@@ -38,8 +38,8 @@ class Recall:
         self._ttl = ttl
         self._poll = poll
         self._reached: Mapping[int, int] = {}
-        # No record of a partition is older than this.
-        self._oldest: dict[int, int] = {}
+        # Nothing of a partition is too old before this.
+        self._look_at: dict[int, int] = {}
 
     async def turn(self) -> float:
         """Read what is new to its end; the seconds until it is worth while again."""
@@ -57,34 +57,23 @@ class Recall:
             self._stall(str(error))
             return _STALLED
         await self._state.accept((), (), Follow(self._reached, ends, whole=True))
-        for place, (first, end) in bounds.items():
-            await self._drop_old(place, first, end)
-        return self._poll
+        dropped = [await self._drop_old(place, first, end) for place, (first, end) in bounds.items()]
+        return _SOON if any(dropped) else self._poll
 
     async def _apply(self, batch: Sequence[Entry]) -> None:
         reached = {**self._reached, batch[-1].partition: batch[-1].offset + 1}
         ends = [end for entry in batch if (end := self._end(entry))]
         self._reached = await self._state.accept((), ends, Follow(self._reached, reached))
 
-    async def _drop_old(self, place: Place, first: int, end: int) -> None:
-        """A bounded number of records a turn, as many as the log can drop."""
-        before = self._clock.now() - self._ttl
-        if first == end or self._oldest.get(place.partition, 0) > before:
-            return
-        found: list[Entry] = []
-
-        async def look(batch: Sequence[Entry]) -> None:
-            found.extend(batch)
-
-        stop = min(end, first + _DROP_AT_ONCE)
-        await each(self._journal.read(KEYS, place.partition, first, stop), look)
-        young = next((entry for entry in found if entry.at > before), None)
-        kept = await self._journal.log.trim(KEYS, place.partition, young.offset if young else stop)
-        if kept == first:
-            # It drops whole rows, and never the newest.
-            self._oldest[place.partition] = before + _LOOK_AGAIN
-        elif young:
-            self._oldest[place.partition] = young.at
+    async def _drop_old(self, place: Place, first: int, end: int) -> bool:
+        """A bounded number of records a turn, as many as the log can drop; whether there were any."""
+        now = self._clock.now()
+        if first == end or now < self._look_at.get(place.partition, 0):
+            return False
+        if await self._journal.log.trim(KEYS, place.partition, end, now - self._ttl + 1) > first:
+            return True
+        self._look_at[place.partition] = now + _LOOK_AGAIN
+        return False
 
     def _end(self, entry: Entry) -> KeyEnd | None:
         try:

@@ -38,8 +38,14 @@ caller's mistake. A follower that does not fetch holds at most the last value of
 **Read.** `read(stream, partition, start, stop)` gives records by offset, for rebuilding: in order, in batches, gaps
 allowed, nothing at or past `stop`. `bounds` gives the earliest offset kept and the offset that comes next.
 
-**Trim.** `trim` drops whole stored batches below an offset, a bounded number of them, and never past what some group of
-the stream has not finished; it answers with the earliest offset that is still there, and is called again for the rest.
+**Trim.** `trim` drops whole stored batches below an offset, a bounded part of them, and never past what some group of
+the stream has not finished; with a time it stops at the first batch that was appended then or later. It answers with
+the earliest offset that is still there, and is called again for the rest. A group that has never consumed the stream
+holds nothing back: who trims knows whose work it is. What was dropped leaves room for what comes.
+
+**Space.** `space` says what the log keeps and what it could still write. What holds nothing any more does not count as
+used, and is written over before files grow; what is held beyond that is given back to the disk with each `trim`, a
+bounded part. (Kafka: the brokers' own retention; an engine that can't tell says that it uses nothing.)
 
 **Retries** are the caller's. **After close** every call raises `Transient`; `close` first commits what was appended.
 """
@@ -103,6 +109,19 @@ class Capabilities(NamedTuple):
     """The largest value in bytes."""
 
 
+class Space(NamedTuple):
+    """How full the log is, in bytes."""
+
+    used: int
+    """What is kept takes so much."""
+    room: int
+    """So much more can be written: what is free on the disk, and in files that the log has already."""
+    disk: int
+    """The size of the disk."""
+    excess: int = 0
+    """Held and not used, and to be given back."""
+
+
 class Consumer(Protocol):
     """One group's reading of one stream."""
 
@@ -153,7 +172,11 @@ class Log(Protocol):
 
     async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]: ...
 
-    async def trim(self, stream: str, partition: int, before: int) -> int: ...
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
+        """Drop what stands below the offset `before`, and was appended before `older_than` in Unix milliseconds."""
+        ...
+
+    async def space(self) -> Space: ...
 
     async def check(self) -> None:
         """Ask the engine; returns when it answers, raises `Transient` with the reason when it does not."""

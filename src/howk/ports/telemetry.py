@@ -50,6 +50,9 @@ STALE_CONNECTIONS = Metric(
 )
 CONNECTIONS = Metric("howk_connections", "gauge", "Connections to receivers", ("state",))
 LOG_SIZE = Metric("howk_log_size_bytes", "gauge", "Size of the log on disk", ("part",))
+LOG_USED = Metric("howk_log_used_bytes", "gauge", "Size of what the log keeps, without what is written over")
+LOG_BUDGET = Metric("howk_log_budget_bytes", "gauge", "Size of what the log keeps at which the door closes")
+TRIMMED = Metric("howk_log_trimmed_records_total", "counter", "Finished records that were dropped", ("stream",))
 LINES_DROPPED = Metric(
     "howk_log_lines_dropped_total", "counter", "Log lines dropped because nobody read the ones before"
 )
@@ -81,6 +84,9 @@ METRICS: tuple[Metric, ...] = (
     STALE_CONNECTIONS,
     CONNECTIONS,
     LOG_SIZE,
+    LOG_USED,
+    LOG_BUDGET,
+    TRIMMED,
     LINES_DROPPED,
 )
 
@@ -112,6 +118,10 @@ Event = Literal[
     "endpoint_disabled",
     "endpoint_enabled",
     "endpoint_paused",
+    "history_shortened",
+    "log_filling",
+    "door_closed",
+    "door_opened",
 ]
 
 ATTEMPT_LEVELS: Mapping[str, Level] = {

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from howk.domain.budget import CROWDED, Budget, budget
 from howk.domain.forward_proxy import UNAUTHORIZED
 from howk.runtime.settings import Settings
 
@@ -48,6 +49,7 @@ class Place(NamedTuple):
     free: int
     file_system: str
     newest: float
+    disk: int = 0
 
 
 class Door(NamedTuple):
@@ -200,6 +202,22 @@ def log(refusal: str, note: str) -> Check:
     if refusal:
         return Check("log", "fail", refusal, "see docs/failure-modes.md before you change anything")
     return Check("log", "ok", note)
+
+
+def log_size(used: int, unused: int, place: Place, asked: int) -> Check:
+    """How near the log is to where the door closes."""
+    found = budget(used, unused + place.free, place.disk, asked)
+    what = f"{used >> 20} MiB of the {max(0, found.most) >> 20} MiB that {_bound(found)} allows"
+    advice = "see docs/retention.md, what to do when the log is full"
+    if found.fill >= 1:
+        return Check("log size", "fail", f"{what}: the door is closed (503)", advice)
+    if found.fill >= CROWDED:
+        return Check("log size", "warn", f"{what}: configs over their share get 429", advice)
+    return Check("log size", "ok", what)
+
+
+def _bound(found: Budget) -> str:
+    return "the disk" if found.by_disk else "retention.max_log_size"
 
 
 def holder(process: str) -> Check:

@@ -22,7 +22,7 @@ from howk.runtime.keys import key_problem
 from howk.runtime.loading import Loaded, SettingsError, load_from_process
 from howk.runtime.proxy_probe import ask_proxy
 from howk.runtime.settings import Settings
-from howk.runtime.wiring import examine, refusals
+from howk.runtime.wiring import examine, most_of, refusals
 
 _RESOLVED_WITHIN = 5.0
 _ANSWERED_WITHIN = 2.0
@@ -75,6 +75,7 @@ def _kept(settings: Settings) -> Iterator[Check]:
     yield diagnosis.sqlite(found.sqlite)
     yield diagnosis.holder(found.holder)
     yield diagnosis.log(found.refusal, found.note)
+    yield diagnosis.log_size(found.used, found.unused, place, most_of(settings, place.disk))
     if settings.api.port:
         yield diagnosis.door(_look_behind(settings.api.host, settings.api.port), found.holder)
 
@@ -98,6 +99,7 @@ def look_at(path: Path) -> Place:
         writable=where.is_dir() and os.access(where, os.R_OK | os.W_OK | os.X_OK),
         exposed=[str(path), *exposed] if open_to_others else [],
         free=disk.f_bavail * disk.f_frsize,
+        disk=disk.f_blocks * disk.f_frsize,
         file_system=diagnosis.file_system_of(_mounts(), str(where.resolve())),
         newest=max((stat.st_mtime for stat in files.values() if stat), default=0.0),
     )

@@ -164,6 +164,7 @@ class _Service:
             if "worker" in self._roles:
                 self._loops.append(group.create_task(house.pace.run()))
             self._loops.append(group.create_task(house.control.run()))
+            self._loops.append(group.create_task(house.retention.run()))
             self._loops.append(group.create_task(self._open(house, group)))
             self._announce(url)
             await self._stop.wait()
@@ -238,7 +239,7 @@ class _Service:
             expose,
             lambda: self._unready(house),
             Refusals(self._reporter),
-            dependencies(house.engines),
+            dependencies(house.engines, lambda: house.retain.fullness),
             "" if "api" in self._roles else named(self._roles),
             configs=house.configs,
             command=house.command,
@@ -283,6 +284,7 @@ class _Service:
         house.schedule.close()
         house.keys.close()
         house.control.close()
+        house.retention.close()
         house.deliver_stage.close()
         house.deliver.stop()
         drained = asyncio.ensure_future(self._drained(house, serving))

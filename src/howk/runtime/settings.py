@@ -187,13 +187,15 @@ class DLQ:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long finished records stay in the log; unfinished work is never trimmed."""
+    """How long finished records stay in the log, from when they were written; unfinished work is never dropped."""
 
     events: float = planned(DURATION, "7d", "Events, after they are finished.")
-    pending: float = planned(DURATION, "7d", "Deliveries, after they are finished.")
-    results: float = planned(DURATION, "7d", "Results, after they are finished.")
-    deadletter: float = planned(DURATION, "7d", "Dead letters, after they are finished.")
-    max_log_size: int | Percent = planned(DISK_BUDGET, "80%", "Size of the log at which the door closes.")
+    pending: float = active(DURATION, "7d", "Deliveries, of both lanes.")
+    results: float = active(DURATION, "7d", "Results; what a rebuild of hot state knows of what has ended.")
+    deadletter: float = active(DURATION, "7d", "Dead letters.")
+    max_log_size: int | Percent = active(
+        DISK_BUDGET, "80%", "Size of what the log keeps, or share of its disk, at which the door closes."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from howk.flow.ingest import Ingest, IngestOptions
 from howk.flow.journal import Journal
 from howk.flow.recall import Recall
 from howk.flow.reconcile import Reconcile
+from howk.flow.retain import Retain, RetainOptions
 from howk.flow.schedule import Schedule
 from howk.flow.settle import Settle
 from howk.flow.stage import Lane, Stage, Ticker
@@ -57,6 +59,7 @@ _LONGEST_POLL = 1.0
 _RANDOM_BLOCK = 4_096
 # A dead letter holds a failed result and its delivery: base64 payload, captures, headers and words around it.
 _ROOM_BESIDE_PAYLOAD = 1 << 20
+_LEAST_LOG = 8 << 20
 
 
 class SystemRandom:
@@ -113,6 +116,8 @@ class House:
     keys: Ticker
     configs: Configs
     control: Ticker
+    retain: Retain
+    retention: Ticker
 
 
 @contextlib.asynccontextmanager
@@ -191,6 +196,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
 
     delivering = Deliver(state, sender, sealer, clock, meter, reporter, sending, configs, _patience(settings), wake)
     pace = Ticker("pace", delivering.turn, clock, meter, reporter)
+    retain = Retain(journal, state, clock, meter, reporter, _retention(settings))
     rules = Rules(backoff, _breaker(settings))
     settling = Settle(state, rules, meter, reporter, ticker.wake_by, delivering.ended)
     lanes = (Lane(PENDING, _FRESH_WEIGHT), Lane(SLOW, held=True))
@@ -216,6 +222,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
             taking,
             configs.defaults,
             lambda: deliver_stage.backlog().get(PENDING, 0),
+            lambda: retain.fullness,
         ),
         command=Command(journal, state, clock, random),
         deliver=delivering,
@@ -238,7 +245,21 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         keys=Ticker("keys", recall.turn, clock, meter, reporter),
         configs=configs,
         control=control,
+        retain=retain,
+        retention=Ticker("retain", retain.turn, clock, meter, reporter),
     )
+
+
+def most_of(settings: Settings, disk: int) -> int:
+    """The most the log may keep on a disk of so many bytes."""
+    asked = settings.retention.max_log_size
+    return asked if isinstance(asked, int) else int(disk * asked.value / 100)
+
+
+def _retention(settings: Settings) -> RetainOptions:
+    kept = settings.retention
+    pending, results, deadletter = (round(age * 1000) for age in (kept.pending, kept.results, kept.deadletter))
+    return RetainOptions(pending, results, deadletter, partial(most_of, settings), deliver.GROUP, settle.GROUP)
 
 
 def _holding(settings: Settings) -> Holding:
@@ -291,6 +312,9 @@ def refusals(settings: Settings) -> list[str]:
             f"api.max_payload_size and delivery.response_capture make records of up to {largest} bytes, and the log "
             f"takes {EmbeddedLog.capabilities.max_record}: lower one of them"
         )
+    most = settings.retention.max_log_size
+    if isinstance(most, int) and most < _LEAST_LOG:
+        problems.append(f"retention.max_log_size is {most} bytes: give the log at least {_LEAST_LOG >> 20} MiB")
     return problems
 
 

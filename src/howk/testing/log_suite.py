@@ -100,6 +100,10 @@ class LogSuite(ABC):
     async def open_log(self) -> Log:
         """Open the storage of the running test: empty at first, and as it was left after `close_log`."""
 
+    async def later(self) -> None:
+        """Let the log's clock go on, so that what is appended from now on is younger than what was before."""
+        await asyncio.sleep(0.002)
+
     async def close_log(self, log: Log) -> None:
         """Close what `open_log` has opened, so that it can be opened again. May be called for one that is closed."""
         await log.close()
@@ -608,6 +612,68 @@ class LogSuite(ABC):
             await log.trim(self.stream, entries[0].partition, end)
             assert values(await (await self.reading(log, "hangs")).take(100)) == values(entries)
 
+    async def test_trim_with_a_time_drops_what_was_appended_before_it_and_nothing_younger(self) -> None:
+        async with self.opened() as log:
+            old = await self._batches(log)
+            await self.later()
+            await log.append([Record(self.stream, "a", b"young")])
+            await log.append([Record(self.stream, "a", b"younger")])
+            entries = await everything(log, self.stream)
+            await (await self.reading(log)).take(len(entries))
+            await log.append([], finish("group", entries))
+            young = entries[len(old)]
+            assert await log.trim(self.stream, young.partition, entries[-1].offset + 1, old[0].at) == old[0].offset
+            assert await self._trim_all(log, young.partition, entries[-1].offset + 1, young.at) == young.offset
+            assert values(await everything(log, self.stream)) == [b"young", b"younger"]
+
+    async def test_trim_with_a_time_spares_what_is_old_and_not_finished(self) -> None:
+        async with self.opened() as log:
+            entries = await self._batches(log)
+            await (await self.reading(log)).take(100)
+            await log.append([], finish("group", entries[:35] + entries[36:]))
+            earliest = await self._trim_all(log, entries[0].partition, entries[-1].offset + 1, entries[-1].at + 1)
+            assert entries[0].offset < earliest <= entries[35].offset
+
+    async def _trim_all(self, log: Log, partition: int, before: int, older_than: int | None = None) -> int:
+        """Trim until there is no more to drop; where the stream begins then."""
+        earliest = -1
+        while (reached := await log.trim(self.stream, partition, before, older_than)) > earliest:
+            earliest = reached
+        return earliest
+
+    async def test_space_grows_with_what_is_kept_and_is_there_again_after_a_trim(self) -> None:
+        large = bytes(64 << 10)
+        async with self.opened() as log:
+            empty = await log.space()
+            assert 0 <= empty.used < empty.used + empty.room <= empty.used + empty.disk
+            for _ in range(40):
+                await log.append([Record(self.stream, "a", large)])
+            entries = await everything(log, self.stream)
+            kept = await log.space()
+            assert kept.used - empty.used >= 40 * len(large)
+            await (await self.reading(log)).take(len(entries))
+            await log.append([], finish("group", entries))
+            await self._trim_all(log, entries[0].partition, entries[-1].offset + 1)
+            trimmed = await log.space()
+            assert trimmed.used < empty.used + 10 * len(large)
+        async with self.opened() as log:
+            assert (await log.space()).used < empty.used + 10 * len(large)
+
+    async def test_what_is_held_without_use_is_given_back_by_trims(self) -> None:
+        async with self.opened() as log:
+            for _ in range(24):
+                await log.append([Record(self.stream, "a", bytes(1 << 20))])
+            entries = await everything(log, self.stream)
+            await (await self.reading(log)).take(len(entries))
+            await log.append([], finish("group", entries))
+            await self._trim_all(log, entries[0].partition, entries[-1].offset + 1)
+            excess = (await log.space()).excess
+            while excess:
+                await log.trim(self.stream, entries[0].partition, entries[-1].offset + 1)
+                before, excess = excess, (await log.space()).excess
+                assert excess < before, "a trim gave nothing back"
+            assert set(values(await everything(log, self.stream))) <= {bytes(1 << 20)}
+
     async def test_no_offset_is_given_twice_though_everything_was_trimmed_and_the_log_reopened(self) -> None:
         async with self.opened() as log:
             entries = await self._batches(log)
@@ -646,6 +712,7 @@ class LogSuite(ABC):
             "bounds": lambda: log.bounds(self.stream),
             "progress": lambda: log.progress(self.stream, "group"),
             "trim": lambda: log.trim(self.stream, 0, 0),
+            "space": log.space,
             "check": log.check,
         }
         assert {name: await raised(call) for name, call in calls.items()} == dict.fromkeys(calls, Transient)

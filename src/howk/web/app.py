@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from msgspec.json import encode
 
 from howk._version import __version__
+from howk.domain.budget import CROWDED
 from howk.domain.delivery import ENDED, Status
 from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.idempotency import body_hash
@@ -41,6 +42,8 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
+_CROWDED_READ = round(_MAX_BEING_READ * CROWDED)
+_CROWDED_UNDER_WAY = round(_MOST_UNDER_WAY * CROWDED)
 _MAX_SMALL = 64 << 10
 _CANCEL = ":cancel"
 _ASIDE = frozenset({"/health", "/healthz", "/health/dependencies", "/ready", "/metrics"})
@@ -224,6 +227,7 @@ class App:
 
     async def _enqueue(self, request: Request, config_id: str) -> Reply:
         route = "/webhooks/{config_id}/enqueue"
+        self._check_share(config_id)
         header = request.headers.get(b"idempotency-key")
         body = await self._read(request, self._limits.request, "api.max_request_size")
         item = read_enqueue(body)
@@ -238,6 +242,7 @@ class App:
     async def _enqueue_batch(self, request: Request, config_id: str) -> Reply:
         if b"idempotency-key" in request.headers:
             raise bad_key("invalid_idempotency_key", "in a batch each webhook has a key of its own: idempotency_key")
+        self._check_share(config_id)
         body = await self._read(request, self._limits.batch, "api.max_batch_size")
         items, raws = read_batch(body, self._limits.items)
         route = "/webhooks/{config_id}/enqueue/batch"
@@ -259,6 +264,11 @@ class App:
             "webhooks": [_item(index, outcome) for index, outcome in enumerate(outcomes)],
         }
         return _json(202 if accepted else 422, summary, route)
+
+    def _check_share(self, config_id: str) -> None:
+        """Near a bound of the door, whoever brought most lately has to wait, before its body is read."""
+        if self._under_way > _CROWDED_UNDER_WAY or self._being_read > _CROWDED_READ:
+            self._ingest.check_share(config_id)
 
     async def _status(self, webhook_id: str) -> Reply:
         found = (await self._state.status((webhook_id,)))[0] if is_delivery_id(webhook_id) else None

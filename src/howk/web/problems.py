@@ -1,10 +1,11 @@
 """Errors as `application/problem+json` (RFC 9457): what howk raises comes in, status, headers and body go out."""
 
 from collections.abc import Sequence
+from math import ceil
 
 from msgspec.json import encode
 
-from howk.domain.errors import Conflict, FieldProblem, HowkError, Rejected, Transient
+from howk.domain.errors import Conflict, FieldProblem, Full, HowkError, OverShare, Rejected, Transient
 from howk.web.envelope import MALFORMED
 
 Headers = list[tuple[bytes, bytes]]
@@ -71,8 +72,11 @@ def problem_of(error: HowkError) -> Problem:
     if isinstance(error, Conflict):
         return Problem(409, "conflict", str(error))
     if isinstance(error, Transient):
-        wait = str(max(1, round(error.retry_after))).encode()
-        return Problem(503, "unavailable", str(error), headers=[(b"retry-after", wait)])
+        headers = [(b"retry-after", b"%d" % max(1, ceil(error.retry_after)))]
+        if isinstance(error, OverShare):
+            return Problem(429, error.code, str(error), headers=headers)
+        code = error.code if isinstance(error, Full) else "unavailable"
+        return Problem(503, code, str(error), headers=headers)
     return Problem(500, "stopped", str(error))
 
 

@@ -187,9 +187,10 @@ STATUSES: Mapping[int, str] = {
     421: "A name this door does not answer to: `host_not_allowed`",
     422: "Refused; `errors` names the fields, and `code` says why: `missing_field`, `unknown_field`, `invalid_…`, "
     "`blocked_address`, `not_supported`, `idempotency_key_reused` and others",
-    429: "This key asks too often: `rate_limited`",
+    429: "This key asks too often: `rate_limited`; howk is nearly full and this config sends more than its share: "
+    "`over_share`",
     431: "The headers are too large or too many: `head_too_large`",
     500: "howk failed: `internal`, `stopped`",
-    503: "Not now; try again: `unavailable`, `not_ready`",
+    503: "Not now; try again: `unavailable`, `not_ready`; the log is full: `log_full`",
     507: "As many are kept as there may be: `too_many_configs`",
 }

@@ -198,18 +198,23 @@ class Checkpoints:
         self._above = above
         self._pragmas = pragmas
         self._commits = 0
+        self._written = 0
         self._moving: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="howk-checkpoint")
 
-    def after_commit(self, connection: sqlite3.Connection) -> None:
-        """To be called by the writer, outside a transaction. Raises nothing of the file's: the commit stands."""
+    def after_commit(self, connection: sqlite3.Connection, written: int = 0) -> None:
+        """To be called by the writer, outside a transaction; `written` are the bytes of the commit, where they are
+        known. Raises nothing of the file's: the commit stands."""
         self._commits += 1
+        self._written += written
         if self._moving is not None and self._moving.done():
             self._moving = None
             with suppress(sqlite3.DatabaseError):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        elif self._moving is None and self._commits % _LOOK_EVERY == 0 and self._log.stat().st_size > self._above:
-            self._moving = self._pool.submit(self._move)
+        elif self._moving is None and (self._commits % _LOOK_EVERY == 0 or self._written > self._above):
+            self._written = 0
+            if self._log.stat().st_size > self._above:
+                self._moving = self._pool.submit(self._move)
 
     def close(self) -> None:
         """Wait for what is being moved."""

@@ -11,19 +11,43 @@ from howk.adapters.embedded import schema
 from howk.adapters.embedded.directory import Run, holder, last_run
 from howk.domain.errors import Permanent
 
+_HEAD = 100
+"""Bytes of the head of an SQLite file (sqlite.org/fileformat2.html, 1.3)."""
+
 
 class Found(NamedTuple):
     """`holder` is the process that has the directory, "" for none; `refusal` why a start would be refused, "" when it
-    would not; `note` how the last run ended; `sqlite` the version of the library."""
+    would not; `note` how the last run ended; `sqlite` the version of the library; `used` and `unused` the bytes of the
+    log that hold something and those that do not, as they were when its write-ahead log was last moved into it."""
 
     holder: str
     refusal: str
     note: str
     sqlite: str
+    used: int = 0
+    unused: int = 0
 
 
 def examine(path: Path) -> Found:
     """Look at an absolute path that may not exist. Raises `OSError` for what this user may not read."""
+    used, unused = _pages(path / "log.db")
+    return _examine(path)._replace(used=used, unused=unused)
+
+
+def _pages(path: Path) -> tuple[int, int]:
+    """Bytes in use and not, by the file's head: nothing is opened that could change it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError:
+        return 0, 0
+    if len(head) < _HEAD:
+        return 0, 0
+    page, count, free = (int.from_bytes(head[start:stop]) for start, stop in ((16, 18), (28, 32), (36, 40)))
+    return (count - free) * page, free * page
+
+
+def _examine(path: Path) -> Found:
     version = sqlite3.sqlite_version
     if held := holder(path):
         return Found(held, "", "it is in use, and was judged when that process started", version)

@@ -6,22 +6,23 @@ back. There is one partition, 0: the process is the only consumer.
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from howk.adapters.embedded import rows, schema
-from howk.adapters.embedded.db import Checkpoints, Committer, connect, translate
+from howk.adapters.embedded.db import Checkpoints, Committer, connect, transaction, translate
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.follow import Follow
 from howk.adapters.embedded.tail import Tail
 from howk.domain.errors import Full, Transient
 from howk.domain.offsets import Finished
 from howk.ports.clock import Clock
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Place, Progress, Record, Space
 
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
@@ -37,11 +38,13 @@ Tables = dict[str, dict[str, bytes]]
 class _Append(NamedTuple):
     records: Sequence[Record]
     finish: Finish | None
+    size: int = 0
 
 
 class _Trim(NamedTuple):
     stream: str
     before: int
+    older_than: int | None
 
 
 class _Probe(NamedTuple):
@@ -107,7 +110,7 @@ class EmbeddedLog:
             raise Full(f"{self._waiting_bytes >> 20} MiB wait for the log: try again in a moment")
         self._waiting_bytes += size
         try:
-            await self._committer.submit(_Append(records, finish))
+            await self._committer.submit(_Append(records, finish, size))
         finally:
             self._waiting_bytes -= size
 
@@ -126,16 +129,28 @@ class EmbeddedLog:
             letters.extend(schema.batch_letters(stream, rows.pack(base, at, batch)))
         for table, values in tables.items():
             letters.extend(schema.table_letters(table, values))
-        # First, because what fails here must not leave a commit unpublished.
-        answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
-        if any(isinstance(job, _Probe) for job in jobs):
-            schema.touch(self._writer)
-        schema.write(self._writer, letters)
+        answers = self._write(jobs, letters)
         self._finished.update(finished)
         for stream, (base, batch) in added.items():
             self._next[stream] = base + len(batch)
-        self._checkpoints.after_commit(self._writer)
+        self._checkpoints.after_commit(self._writer, sum([job.size for job in jobs if isinstance(job, _Append)]))
         return [_Outcome(answer, {} if i else added, {} if i else tables, at) for i, answer in enumerate(answers)]
+
+    def _write(self, jobs: list[_Append | _Trim | _Probe], letters: list[schema.Letter]) -> list[int]:
+        if all(isinstance(job, _Append) for job in jobs):
+            schema.write(self._writer, letters)
+            return [0] * len(jobs)
+        # One transaction, and so one fsync, for all of it.
+        with transaction(self._writer):
+            answers = [self._trim(job) if isinstance(job, _Trim) else 0 for job in jobs]
+            if any(isinstance(job, _Probe) for job in jobs):
+                schema.touch(self._writer)
+            schema.write(self._writer, letters)
+        if any(isinstance(job, _Trim) for job in jobs):
+            # What was committed stands, whatever becomes of this.
+            with suppress(sqlite3.DatabaseError):
+                schema.give_back(self._writer)
+        return answers
 
     def _gather(self, records: Sequence[Record], added: Added, tables: Tables) -> None:
         for record in records:
@@ -149,7 +164,7 @@ class EmbeddedLog:
 
     def _trim(self, job: _Trim) -> int:
         unfinished = [state.next for (_, place), state in self._finished.items() if place.stream == job.stream]
-        return schema.trim(self._writer, job.stream, min([job.before, *unfinished]))
+        return schema.trim(self._writer, job.stream, min([job.before, *unfinished]), job.older_than)
 
     def _merge(self, finished: dict[tuple[str, Place], Finished], finish: Finish) -> None:
         for place, offsets in finish.offsets.items():
@@ -243,9 +258,18 @@ class EmbeddedLog:
         finished = await self._ask(lambda: schema.load_group(self._reader, stream, group))
         return {Place(stream, 0): Progress(finished.next, finished.beyond)}
 
-    async def trim(self, stream: str, partition: int, before: int) -> int:
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
         del partition
-        return (await self._committer.submit(_Trim(stream, before))).answer
+        return (await self._committer.submit(_Trim(stream, before, older_than))).answer
+
+    async def space(self) -> Space:
+        return await self._ask(self._space)
+
+    def _space(self) -> Space:
+        held = schema.pages(self._reader)
+        disk = os.statvfs(self._path.parent)
+        room = held.free + disk.f_bavail * disk.f_frsize
+        return Space(held.used, room, disk.f_blocks * disk.f_frsize, held.excess)
 
     async def check(self) -> None:
         # A commit, since nothing less tells a full disk.

@@ -24,6 +24,10 @@ _TRIM_ROWS = 512
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file may raise: SQLite's message may quote what is no text."""
 _OF_ROW = "base, count, at, sum, body"
+_TRIM_BYTES = 2 << 20
+_SPARE_BYTES = 8 << 20
+_SPARE_SHARE = 2
+_GIVE_BACK_BYTES = 1 << 20
 MOST_AT_ONCE = 512
 _AFTER_ANY = "\U0010ffff"
 
@@ -39,6 +43,8 @@ _PRAGMAS = (
     "fullfsync=ON",
     "checkpoint_fullfsync=ON",
     "wal_autocheckpoint=0",
+    # One that had to grow, behind a long reading, is cut when it begins anew.
+    "journal_size_limit=67108864",
     "temp_store=MEMORY",
     "cache_size=-16384",
 )
@@ -291,15 +297,60 @@ def _end_before(connection: sqlite3.Connection, table: str, base: int) -> int | 
     return row[0] if row else None
 
 
-def trim(connection: sqlite3.Connection, stream: str, before: int) -> int:
-    """Drop whole rows below `before`, a bounded number, never the newest: it is what the next offset is known by."""
-    table = name(stream)
-    connection.execute(
-        f"DELETE FROM {table} WHERE base IN (SELECT base FROM {table} WHERE base < ? AND base + count <= ? "
-        f"AND base < (SELECT max(base) FROM {table}) ORDER BY base LIMIT {_TRIM_ROWS})",
-        (before, before),
-    )
+def trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int:
+    """Drop whole rows below `before` that were written before `older_than`, a bounded part, never the newest: it is
+    what the next offset is known by."""
+    if (last := _last_to_trim(connection, stream, before, older_than)) is not None:
+        connection.execute(f"DELETE FROM {name(stream)} WHERE base <= ?", (last,))
     return first(connection, stream)
+
+
+def give_back(connection: sqlite3.Connection) -> None:
+    """Let the file shrink by a bounded part of what it holds without use. Outside a transaction."""
+    held = pages(connection)
+    if most := min(held.excess, _GIVE_BACK_BYTES) // held.page:
+        # It frees a page a step and has no columns: only a script is stepped to its end.
+        connection.executescript(f"PRAGMA incremental_vacuum({most})")
+
+
+def _last_to_trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int | None:
+    """The last row that may go with those before it, None when none may."""
+    table = name(stream)
+    last: int | None = None
+    size = 0
+    with closing(
+        connection.execute(
+            f"SELECT base, base + count, at, length(body) FROM {table} "
+            f"WHERE base < (SELECT max(base) FROM {table}) ORDER BY base LIMIT {_TRIM_ROWS}"
+        )
+    ) as found:
+        for base, end_, at, length in found:
+            if end_ > before or size >= _TRIM_BYTES or (older_than is not None and at >= older_than):
+                break
+            last = base
+            size += length
+    return last
+
+
+class Pages(NamedTuple):
+    """Bytes that hold something, bytes that hold nothing, those of them that are more than will soon be needed, and the
+    size of a page."""
+
+    used: int
+    free: int
+    excess: int
+    page: int
+
+
+def pages(connection: sqlite3.Connection) -> Pages:
+    """What the file consists of, as it was last committed."""
+    page, count, free = (
+        connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
+    )
+    used = (count - free) * page
+    # In whole pages, since no less can be given back.
+    excess = max(0, free * page - used // _SPARE_SHARE - _SPARE_BYTES) // page * page
+    return Pages(used, free * page, excess, page)
 
 
 def load_progress(connection: sqlite3.Connection, ends: Mapping[str, int]) -> dict[tuple[str, Place], Finished]:
