@@ -348,7 +348,9 @@ def pages(connection: sqlite3.Connection) -> Pages:
         connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
     )
     used = (count - free) * page
-    return Pages(used, free * page, max(0, free * page - used // _SPARE_SHARE - _SPARE_BYTES), page)
+    # In whole pages, since no less can be given back.
+    excess = max(0, free * page - used // _SPARE_SHARE - _SPARE_BYTES) // page * page
+    return Pages(used, free * page, excess, page)
 
 
 def load_progress(connection: sqlite3.Connection, ends: Mapping[str, int]) -> dict[tuple[str, Place], Finished]:
