@@ -182,3 +182,13 @@ def test_a_head_over_its_bound_is_refused_however_it_is_cut(stream: bytes) -> No
         seen = _hears([stream[start : start + size] for start in range(0, len(stream), size)])
         assert seen.answer.failure == "protocol"
         assert seen.answer.error == "the headers of the answer are larger than 256 bytes"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n"], [b"HTTP/1.1 200 O", b"\x7fK\r\nContent-Length: 0\r\n\r\n"]],
+)
+def test_a_connection_is_not_kept_after_a_reason_that_not_all_readers_take(pieces: list[bytes]) -> None:
+    seen = _hears(pieces)
+    assert (seen.answer.status, seen.is_free) == (200, False)
+    assert _hears([piece.replace(b"\x00", b"").replace(b"\x7f", b"") for piece in pieces]).is_free
