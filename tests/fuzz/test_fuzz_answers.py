@@ -3,6 +3,7 @@ outcome of a known kind, within its bounds; and a connection is kept only after 
 """
 
 import asyncio
+import re
 from typing import Any, NamedTuple, get_args
 
 import h11
@@ -17,6 +18,8 @@ from howk.ports.sender import Answer, Answered, Call, Failure, Origin
 _CAPTURE, _HEAD, _DRAIN = 64, 256, 400
 _OPTIONS = SenderOptions(capture=_CAPTURE, max_header=_HEAD, drain_limit=_DRAIN)
 _ORIGIN = Origin("http", "a.example", 80)
+_LINES = b"\r\n"
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]\b")
 _FAILURES = frozenset(get_args(Failure)) - {""}
 
 
@@ -126,6 +129,13 @@ def _read_alike(stream: bytes) -> tuple[int, bytes, bytes]:
     reader = h11.Connection(h11.CLIENT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "a"), ("Content-Length", "0")]))
     reader.send(h11.EndOfMessage())
+    # Empty lines before a message are passed over: nothing else can be read from them.
+    stream = stream.lstrip(_LINES)
+    while _INTERIM.match(stream):
+        head, end, stream = stream.partition(b"\r\n\r\n")
+        reader.receive_data(head + end)
+        assert isinstance(reader.next_event(), h11.InformationalResponse)
+        stream = stream.lstrip(_LINES)
     reader.receive_data(stream)
     status, body = 0, b""
     while True:
@@ -138,14 +148,13 @@ def _read_alike(stream: bytes) -> tuple[int, bytes, bytes]:
             assert reader.their_state is h11.DONE, "the other reader would close"
             return status, body, reader.trailing_data[0]
         else:
-            assert isinstance(event, h11.InformationalResponse), f"the other reader is not at the end: {event}"
+            pytest.fail(f"the other reader is not at the end: {event}")
 
 
 def _kept_only_after_what_all_read_alike(stream: bytes, seen: _Seen) -> None:
-    status, body, left = _read_alike(stream.lstrip(b"\r\n"))
+    status, body, left = _read_alike(stream)
     assert (status, len(body)) == (seen.answer.status, seen.answer.size)
-    # Empty lines that came with the answer are passed over, and can't be the beginning of anything else.
-    assert not left.strip(b"\r\n")
+    assert not left.strip(_LINES)
     assert body.startswith(seen.answer.body)
 
 
@@ -182,3 +191,13 @@ def test_a_head_over_its_bound_is_refused_however_it_is_cut(stream: bytes) -> No
         seen = _hears([stream[start : start + size] for start in range(0, len(stream), size)])
         assert seen.answer.failure == "protocol"
         assert seen.answer.error == "the headers of the answer are larger than 256 bytes"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n"], [b"HTTP/1.1 200 O", b"\x7fK\r\nContent-Length: 0\r\n\r\n"]],
+)
+def test_a_connection_is_not_kept_after_a_reason_that_not_all_readers_take(pieces: list[bytes]) -> None:
+    seen = _hears(pieces)
+    assert (seen.answer.status, seen.is_free) == (200, False)
+    assert _hears([piece.replace(b"\x00", b"").replace(b"\x7f", b"") for piece in pieces]).is_free

@@ -21,6 +21,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_INTERIM = 16
 UNASKED = "the receiver sent what nobody asked for"
 _NEVER = float("inf")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEP_ALIVE = re.compile(rb"\btimeout=([0-9]{1,6})\b")
 
 
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_keep",
         "_mark",
         "_marked_body",
+        "_odd",
         "_options",
         "_owner",
         "_parser",
@@ -137,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._has_status = False
         self._complete = False
         self._keep = False
+        self._odd = False
         self._first = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -241,6 +244,11 @@ class Connection(asyncio.Protocol):
         if self._complete:
             raise _Refused
 
+    def on_status(self, reason: bytes) -> None:
+        # The parser takes it, others end the answer there: what is read in two ways is not built upon.
+        if _CONTROL.search(reason):
+            self._odd = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes later is a trailer.
         if not self._has_status:
@@ -264,7 +272,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._has_status:
             self._complete = True
-            self._keep = self._parser.should_keep_alive()
+            self._keep = not self._odd and self._parser.should_keep_alive()
             return
         self._headers.clear()
         self._interim += 1
