@@ -1,5 +1,5 @@
-"""A large backlog drained while more arrives at a steady rate: the backlog falls, what arrives is answered, and everything
-comes once.
+"""A large backlog drained while more arrives at a steady rate: the backlog falls, what arrives is answered, and
+everything comes once.
 """
 
 import argparse

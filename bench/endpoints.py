@@ -1,5 +1,5 @@
-"""Many endpoints at once, one in a hundred of them slow: a backlog for all of them drained, and then a steady rate to all
-of them in turn. Only those that are not slow are counted.
+"""Many endpoints at once, one in a hundred of them slow: a backlog for all of them drained, and then a steady rate to
+all of them in turn. Only those that are not slow are counted.
 """
 
 import argparse

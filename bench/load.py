@@ -319,7 +319,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="webhooks in a request")
     parser.add_argument("--endpoints", type=int, default=1, help="so many paths in turn, each an endpoint of its own")
     parser.add_argument("--hanging", type=int, default=0, help="so many of them hang, and are not counted")
-    parser.add_argument("--aside", default="hangs", help="the path of those, which the sink knows them by (%(default)s)")
+    parser.add_argument(
+        "--aside", default="hangs", help="the path of those, which the sink knows them by (%(default)s)"
+    )
     parser.add_argument("--rate", type=float, default=0.0, help="webhooks a second; 0: closed loop")
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload")
     parser.add_argument("--unsigned", action="store_true", help="without a signing secret")

@@ -1,5 +1,5 @@
-"""Many ordering keys with many deliveries each, to one endpoint and to several: how fast they go out one after the other,
-and that they come in order.
+"""Many ordering keys with many deliveries each, to one endpoint and to several: how fast they go out one after the
+other, and that they come in order.
 """
 
 import argparse

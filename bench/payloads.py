@@ -16,7 +16,12 @@ _BESIDE = 200
 _BATCH = 15
 _OUTSTANDING = 256
 # name: clients, webhooks a request, share of attempts that fail
-_KINDS = {"16 clients": (16, 1, 0.0), "256 clients": (256, 1, 0.0), "batches": (8, _BATCH, 0.0), "retries": (16, 1, 0.2)}
+_KINDS = {
+    "16 clients": (16, 1, 0.0),
+    "256 clients": (256, 1, 0.0),
+    "batches": (8, _BATCH, 0.0),
+    "retries": (16, 1, 0.2),
+}
 _RETRYING = {"RETRY_BASE_DELAY": "1s", "CIRCUIT_BREAKER_FAILURE_RATIO": "1"}
 
 

@@ -1,5 +1,5 @@
-"""A day's worth of finished deliveries dropped from the log while others are accepted and delivered at a steady rate, and
-the same rate while nothing is dropped.
+"""A day's worth of finished deliveries dropped from the log while others are accepted and delivered at a steady rate,
+and the same rate while nothing is dropped.
 """
 
 import argparse
@@ -18,7 +18,10 @@ FULL_SIZE = 1_000_000
 _RATE = 2_000
 _DAYS = 8
 _KEPT = {"RETENTION_PENDING": "30d", "RETENTION_RESULTS": "30d"}
-_STREAMS = ("log_pending", "log_results")
+_OLD = (
+    "SELECT coalesce(sum(count), 0) FROM log_pending WHERE at < ?",
+    "SELECT coalesce(sum(count), 0) FROM log_results WHERE at < ?",
+)
 _TIMES_GOAL = 2.0
 _POLL = 0.5
 _WITHIN = 300.0
@@ -110,8 +113,7 @@ def old(data: Path) -> int:
     """Records of streams that are older than a week."""
     before = (time.time() - 7 * 86_400) * 1000
     with closing(sqlite3.connect(f"file:{data / 'log.db'}?mode=ro", uri=True)) as connection:
-        counts = [f"(SELECT coalesce(sum(count), 0) FROM {stream} WHERE at < :before)" for stream in _STREAMS]
-        return connection.execute(f"SELECT {' + '.join(counts)}", {"before": before}).fetchone()[0]  # noqa: S608
+        return sum([connection.execute(each, (before,)).fetchone()[0] for each in _OLD])
 
 
 def log_size(data: Path) -> int:

@@ -167,7 +167,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--fail", type=float, default=0.0, help="share of requests answered with 503")
     parser.add_argument("--hang", type=float, default=0.0, help="share of requests never answered")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--slow", type=float, default=1.0, help="seconds before the answers to slow paths (%(default)s)")
+    parser.add_argument(
+        "--slow", type=float, default=1.0, help="seconds before the answers to slow paths (%(default)s)"
+    )
     parser.add_argument("--order", action="store_true", help="look into bodies for their order")
     return parser
 

@@ -4,7 +4,6 @@ backlog with ordering keys.
 """
 
 import argparse
-import asyncio
 import json
 import sqlite3
 import sys

@@ -1,5 +1,5 @@
-"""The plans of hot state's statements: none walks over a table that grows with what waits or has ended. Beside a million
-deliveries such a walk holds up the loop for a second, and some are made at each start or turn."""
+"""The plans of hot state's statements: none walks over a table that grows with what waits or has ended. Beside a
+million deliveries such a walk holds up the loop for a second, and some are made at each start or turn."""
 
 import re
 import sqlite3

@@ -25,9 +25,7 @@ TINY = {
 @pytest.mark.parametrize("row", TINY)
 def test_a_row_of_the_group_scale_is_measured_and_nothing_of_it_is_lost(row: str) -> None:
     command = [sys.executable, "-m", "bench", row, "--json", "--only", "--no-pin", "--warm=0", "--seconds=0.5"]
-    done = subprocess.run(
-        [*command, *TINY[row]], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([*command, *TINY[row]], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["problems"] == []

@@ -102,7 +102,8 @@ def test_between_two_looks_at_all_only_the_turns_that_were_stirred_are_asked_for
 def test_a_turn_that_stays_refused_is_soon_asked_for_no_more_often_than_the_others() -> None:
     turns: Turns[object] = Turns(TurnLimits(100, 1 << 20))
     first, second = object(), object()
-    assert turns.enter(first, "a", 1, 0.0) and turns.enter(second, "b", 1, 0.0)
+    assert turns.enter(first, "a", 1, 0.0)
+    assert turns.enter(second, "b", 1, 0.0)
     turns.stir("a", 0.0)
     assert turns.heads(0.5) == [first, second]
     assert turns.heads(0.6) == [first]
