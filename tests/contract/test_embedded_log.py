@@ -304,6 +304,18 @@ def keys(entries: list[Entry]) -> set[str]:
 # Bounds and time
 
 
+async def test_a_few_trims_let_the_file_shrink(path: Path) -> None:
+    async with open_log(path) as log:
+        for _ in range(24):
+            await log.append([Record(PENDING, "a", bytes(1 << 20))])
+        entries = await (await reading(log)).take(24)
+        await log.append([], finish("group", entries))
+        for _ in range(40):
+            await log.trim(PENDING, 0, 24)
+        assert (await log.space()).excess == 0
+    assert (path / "log.db").stat().st_size < 12 << 20
+
+
 async def test_an_entry_carries_the_time_of_its_append(path: Path) -> None:
     clock = ManualClock(1_000)
     async with open_log(path, clock) as log:

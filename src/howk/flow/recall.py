@@ -70,7 +70,7 @@ class Recall:
         now = self._clock.now()
         if first == end or now < self._look_at.get(place.partition, 0):
             return False
-        if await self._journal.log.trim(KEYS, place.partition, end, now - self._ttl) > first:
+        if await self._journal.log.trim(KEYS, place.partition, end, now - self._ttl + 1) > first:
             return True
         self._look_at[place.partition] = now + _LOOK_AGAIN
         return False

@@ -12,17 +12,19 @@ from howk.domain.budget import FOR_FIRST_USE, FOR_PEOPLE, FOR_REBUILDS, Budget, 
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock
-from howk.ports.log import Place
+from howk.ports.log import Place, Space
 from howk.ports.state import HotState
 from howk.ports.telemetry import LOG_BUDGET, LOG_USED, TRIMMED, Meter, Reporter
 
 _AT_ONCE = 8
-_MORE = 0.05
+_AT_ONCE_PRESSED = 2
+_MORE = 0.02
 _GIVES_BACK = 0.25
 _LOOK = 1.0
 _LOOK_CLOSELY = 0.1
 _CLOSELY_FROM = 0.5
 _AGES_EVERY = 5.0
+_SILENT = 600.0
 _FULL = (
     "the log is full of webhooks that have not ended, or its disk is: nothing was taken, send it again later. Whoever "
     "runs howk finds the figures in its log (door_closed) and what to do in docs/retention.md"
@@ -71,11 +73,11 @@ class Retain:
             Kept(DEADLETTER, options.deadletter, (), FOR_PEOPLE),
         )
         self._ages_at = 0.0
+        self._silent_until = 0.0
 
     async def turn(self) -> float:
         """Measure, and drop what may go; the seconds until it is worth while again."""
-        space = await self._log.space()
-        self._judge(budget(space.used, space.room, space.disk, self._most(space.disk)))
+        space = await self._measure()
         pause = _LOOK_CLOSELY if self.fullness.fill > _CLOSELY_FROM else _LOOK
         due = self._clock.monotonic() >= self._ages_at or self.fullness.fill >= FOR_FIRST_USE
         if not due and not space.excess:
@@ -84,11 +86,21 @@ class Retain:
         if not condition.valid:
             return pause
         self._ages_at = self._clock.monotonic() + _AGES_EVERY
-        more = [await self._drop(kept, condition.watermark) for kept in self._kept]
-        if any(more):
+        more = False
+        for kept in self._kept:
+            more = await self._drop(kept, condition.watermark) or more
+            if self.fullness.fill >= FOR_FIRST_USE:
+                # What went may have been enough, so that what is worth more need not.
+                await self._measure()
+        if more:
             self._ages_at = 0.0
             return _MORE
         return min(_GIVES_BACK, pause) if space.excess else pause
+
+    async def _measure(self) -> Space:
+        space = await self._log.space()
+        self._judge(budget(space.used, space.room, space.disk, self._most(space.disk)))
+        return space
 
     async def _drop(self, kept: Kept, watermark: Mapping[int, int]) -> bool:
         """Drop a bounded part of a stream; whether there may be more."""
@@ -106,7 +118,8 @@ class Retain:
     async def _drop_below(self, place: Place, first: int, before: int, kept: Kept) -> bool:
         older_than = None if self.fullness.fill >= kept.mark else self._clock.now() - kept.age
         earliest, dropped, more = first, 0, True
-        for _ in range(_AT_ONCE):
+        # Where room is needed no more is dropped than is.
+        for _ in range(_AT_ONCE_PRESSED if older_than is None else _AT_ONCE):
             now_earliest = await self._log.trim(place.stream, place.partition, before, older_than)
             more = now_earliest > earliest
             if not more:
@@ -137,6 +150,8 @@ class Retain:
         if level == "crowded":
             text = "the log is nearly full: configs that send more than their share get 429; see docs/retention.md"
             self._reporter.warn("log_filling", text, **figures)
-        elif level == "pressed" and before == "roomy":
+        elif level == "pressed" and before == "roomy" and self._clock.monotonic() >= self._silent_until:
+            # A small log is pressed again and again.
+            self._silent_until = self._clock.monotonic() + _SILENT
             text = "the log fills up: what is finished is dropped before its time (retention.*); see docs/retention.md"
             self._reporter.warn("history_shortened", text, **figures)

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -141,6 +141,10 @@ class EmbeddedLog:
             if any(isinstance(job, _Probe) for job in jobs):
                 schema.touch(self._writer)
             schema.write(self._writer, letters)
+        if any(isinstance(job, _Trim) for job in jobs):
+            # What was committed stands, whatever becomes of this.
+            with suppress(sqlite3.DatabaseError):
+                schema.give_back(self._writer)
         return answers
 
     def _gather(self, records: Sequence[Record], added: Added, tables: Tables) -> None:

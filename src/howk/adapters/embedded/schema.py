@@ -21,10 +21,10 @@ STREAMS = ("howk.pending", "howk.slow", "howk.results", "howk.deadletter", "howk
 TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512
-_TRIM_BYTES = 8 << 20
+_TRIM_BYTES = 2 << 20
 _SPARE_BYTES = 8 << 20
 _SPARE_SHARE = 2
-_GIVE_BACK_BYTES = 2 << 20
+_GIVE_BACK_BYTES = 1 << 20
 MOST_AT_ONCE = 512
 _AFTER_ANY = "\U0010ffff"
 
@@ -210,14 +210,18 @@ def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Gener
 
 def trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int:
     """Drop whole rows below `before` that were written before `older_than`, a bounded part, never the newest: it is
-    what the next offset is known by. Gives back what is held for too little use, a bounded part."""
+    what the next offset is known by."""
     if (last := _last_to_trim(connection, stream, before, older_than)) is not None:
         connection.execute(f"DELETE FROM {name(stream)} WHERE base <= ?", (last,))
+    return first(connection, stream)
+
+
+def give_back(connection: sqlite3.Connection) -> None:
+    """Let the file shrink by a bounded part of what it holds without use. Outside a transaction."""
     held = pages(connection)
     if most := min(held.excess, _GIVE_BACK_BYTES) // held.page:
-        # One page a step: it ends with the last one that is asked for.
-        connection.execute(f"PRAGMA incremental_vacuum({most})").fetchall()
-    return first(connection, stream)
+        # It frees a page a step and has no columns: only a script is stepped to its end.
+        connection.executescript(f"PRAGMA incremental_vacuum({most})")
 
 
 def _last_to_trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int | None:
