@@ -1,10 +1,12 @@
 """The simulation's hot state against the suite of the port, the random histories of the engine that ships, and what a
 kill of the process leaves of it."""
 
+from unittest import TestCase
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from tests.contract.test_embedded_holding_machine import HOLDING, HoldingMachine
 from tests.contract.test_embedded_holding_machine import KEEP as HOLDING_KEEP
 from tests.contract.test_embedded_keys_machine import TTL, KeysMachine
@@ -184,16 +186,15 @@ class SimulatedWindowsMachine(WindowsMachine):
         self.reconcile()
 
 
-TestSimulatedHotStateMachine = SimulatedHotStateMachine.TestCase
-TestSimulatedHoldingMachine = SimulatedHoldingMachine.TestCase
-TestSimulatedKeysMachine = SimulatedKeysMachine.TestCase
-TestSimulatedWindowsMachine = SimulatedWindowsMachine.TestCase
-for case in (
-    TestSimulatedHotStateMachine,
-    TestSimulatedHoldingMachine,
-    TestSimulatedKeysMachine,
-    TestSimulatedWindowsMachine,
-):
+def as_tests(machine: type[RuleBasedStateMachine]) -> type[TestCase]:
+    case = machine.TestCase
     case.settings = settings(
         max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
+    return case
+
+
+TestSimulatedHotStateMachine = as_tests(SimulatedHotStateMachine)
+TestSimulatedHoldingMachine = as_tests(SimulatedHoldingMachine)
+TestSimulatedKeysMachine = as_tests(SimulatedKeysMachine)
+TestSimulatedWindowsMachine = as_tests(SimulatedWindowsMachine)

@@ -1,6 +1,6 @@
-"""A hot state of plain dictionaries, for the simulation: written from `howk.ports.state` and the rules of `howk.domain`,
-so that it is a second reading of the contract beside the engine that ships. `HotDurable` is what the contract keeps
-through a kill of the process; everything else is in `SimulatedHot` and dies with it.
+"""A hot state of plain dictionaries, for the simulation: written from `howk.ports.state` and the rules of
+`howk.domain`, so that it is a second reading of the contract beside the engine that ships. `HotDurable` is what the
+contract keeps through a kill of the process; everything else is in `SimulatedHot` and dies with it.
 
 Each call is one decision without an await in it. Nothing here asks a clock but the one that was given, and nothing
 depends on the order of a set.
@@ -396,7 +396,7 @@ class SimulatedHot:
             self._count(effect)
             self._come_back(effect)
             self._in_flight.discard(effect.status.id)
-        times += self._store(effects, now)
+        times += self._store(effects)
         for row in endpoints:
             self._learn(row)
         times += self._mark(marks)
@@ -419,12 +419,12 @@ class SimulatedHot:
         if out and endpoint and out.until > self._clock.monotonic():
             endpoint.share = endpoint.share.after(effect.good, self._cap(endpoint))
 
-    def _store(self, effects: Sequence[Effect], now: int) -> list[int]:
+    def _store(self, effects: Sequence[Effect]) -> list[int]:
         """Put deliveries where they stand now; when those that wait are due."""
         turns: dict[str, None] = {}
         for effect in effects:
             turns.update(dict.fromkeys(self._put(effect)))
-        called = [self._durable.rows[id_].due for turn in turns for id_ in self._call_next(turn, now)]
+        called = [self._durable.rows[id_].due for turn in turns for id_ in self._call_next(turn)]
         waiting = [self._durable.rows.get(effect.status.id) for effect in effects]
         return called + [row.due for row in waiting if row]
 
@@ -505,12 +505,12 @@ class SimulatedHot:
             del turns[turn]
         return [turn]
 
-    def _call_next(self, turn: str, now: int) -> list[str]:
+    def _call_next(self, turn: str) -> list[str]:
         """Of those held by their order, the ones that have become due now."""
         ranks, rows = self._durable.turns.get(turn, {}), self._durable.rows
         lowest = min(ranks.values(), default=0)
         first = [id_ for id_, rank in ranks.items() if rank == lowest and id_ in rows]
-        called = [id_ for id_ in first if rows[id_].held_by == ORDER and rows[id_].due > now]
+        called = [id_ for id_ in first if rows[id_].held_by == ORDER and rows[id_].due > _AT_ONCE]
         for id_ in called:
             rows[id_].due = _AT_ONCE
         return called
@@ -663,7 +663,7 @@ class SimulatedHot:
         """The end of a rebuild; see `SimulatedRebuild`."""
         durable = self.still(epoch)
         for turn in durable.turns:
-            self._call_next(turn, self._clock.now())
+            self._call_next(turn)
         durable.valid, durable.reason, durable.watermark = True, "", dict(watermark)
 
     def still(self, epoch: int) -> HotDurable:
