@@ -2,7 +2,7 @@
 
 **A call is one whole decision over a batch**, atomic per item at least (embedded: one transaction per batch). Items
 are judged in the order given. Every call is idempotent by (series, gen) or by watermark, so a caller that got
-`Transient` calls again.
+`Transient` calls again; a token, a probe or a lease that the call before took may then be lost until its time is over.
 
 **Watermark.** `apply` stores, in the same act as its effects, the offset of `results` up to which settle's effects are
 in. A call with a watermark at or below the stored one changes nothing. `condition` gives it back at start, and settle's
