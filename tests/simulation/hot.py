@@ -208,8 +208,12 @@ class SimulatedHot:
 
     async def standing(self, ids: Sequence[str], endpoints: Sequence[str] = ()) -> Standings:
         self._alive()
-        known = [self._endpoints.get(id_) for id_ in endpoints]
-        return Standings([self._standing(id_) for id_ in ids], [one.row if one else None for one in known])
+        return Standings([self._standing(id_) for id_ in ids], [self.row_of(id_) for id_ in endpoints])
+
+    def row_of(self, endpoint: str) -> EndpointRow | None:
+        """Where an endpoint stands, for who looks on."""
+        known = self._endpoints.get(endpoint)
+        return known.row if known else None
 
     def _received(self, status: Status) -> None:
         # By delivery, so that it counts once however often it is noted.
