@@ -441,6 +441,17 @@ class HoldingSuite(ABC):
             assert [claim.id for claim in found] == ["h0", "h1", "h2", "h3"]
             assert next_due == clock.now() + 10_000
 
+    async def test_a_wall_clock_that_steps_back_keeps_nothing_waiting_whose_turn_has_come_or_that_is_cancelled(
+        self,
+    ) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await passes(state, [asking("a", turn="t", rank=1)])
+            await state.apply([ordered("b", "t", 2), waiting("c", 1, FAR)], {})
+            await state.apply([ended("a", 0)], {}, (), ["c"])
+            clock.step(-3_600_000)
+            assert sorted(claim.id for claim in await due(state, clock.now())) == ["b", "c"]
+
     async def test_every_hold_is_given_in_the_end(self) -> None:
         """Who asks when it was told to comes to the end, although results are lost and leases end."""
         clock = ManualClock(NOW)
