@@ -449,6 +449,9 @@ class SimulatedHot:
             row = _Row(status.series, status.gen, due, status.held_by, endpoint, effect.record)
             durable.rows[id_] = row
             self._stand_in_queue(id_, row)
+        if effect.turn and not effect.rank and not over:
+            # It takes its place when it is let go, and keeps one that it has taken since.
+            return []
         left = self._leave(id_)
         if over or not effect.turn:
             return left

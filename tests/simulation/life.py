@@ -3,6 +3,7 @@ is killed, stopped, or everything is over. Clients run beside it on the same loo
 """
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ from howk.runtime.stages import Stages
 from howk.runtime.wiring import Engines, House, Tools, wire
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
 from tests.simulation.log import LogDurable, SimulatedLog
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.network import SimulatedSender
 from tests.simulation.ports import Faults, FaultyHot, FaultyLog
 from tests.simulation.witness import Witness
@@ -137,12 +138,17 @@ class Life:
     # From beginning to end
 
     def run(self) -> None:
-        """Until it ends; raises `loop.Stuck`."""
+        """Until it ends."""
         world, loop = self.world, self.loop
         world.trace.step(self.now(), "world", f"life {self.number}")
         main = loop.create_task(self._main(), name="main")
         self.ground.witness.number, self.ground.witness.now = self.number, self.now
-        loop.run_while(lambda: not main.done() and not world.violations)
+        try:
+            loop.run_while(lambda: not main.done() and not world.violations)
+        except Stuck as error:
+            world.accuse(f"stuck: {error}")
+        except Exception:
+            world.accuse(f"the simulation failed: {traceback.format_exc()}")
         if self.dead or world.violations:
             self._bury()
         else:

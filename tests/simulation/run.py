@@ -139,10 +139,19 @@ def _compare_rebuilt(ground: Ground) -> None:
         before, after = caught_up.statuses.get(id_), rebuilt.statuses.get(id_)
         if before != after:
             ground.world.accuse(f"I5: {id_} (#{trail.webhook.number}) was {before} and is rebuilt as {after}")
-    for what in ("marks", "turns"):
-        before, after = getattr(caught_up, what), getattr(rebuilt, what)
-        if before != after:
-            ground.world.accuse(f"I5: {what} were {before} and are rebuilt as {after}")
+    if caught_up.marks != rebuilt.marks:
+        ground.world.accuse(f"I5: marks were {caught_up.marks} and are rebuilt as {rebuilt.marks}")
+    for turn, places in caught_up.turns.items():
+        # What was not asked about yet is entered by a rebuild already.
+        now = rebuilt.turns.get(turn, {})
+        if any(now.get(id_) != rank for id_, rank in places.items()):
+            ground.world.accuse(f"I5: the order of {turn} was {places} and is rebuilt as {now}")
+    for id_, row in caught_up.rows.items():
+        if rebuilt.rows.get(id_) != row:
+            ground.world.accuse(f"I5: {id_} waited as {row} and is rebuilt as {rebuilt.rows.get(id_)}")
+    extra = sorted(set(rebuilt.rows) - set(caught_up.rows))
+    if extra:
+        ground.world.accuse(f"I5: {extra} did not wait and do so in what is rebuilt")
 
 
 def replace_owner(hot: HotDurable) -> HotDurable:

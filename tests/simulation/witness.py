@@ -61,6 +61,8 @@ class Trail:
     letters: list[str] = field(default_factory=list)
     end: str = ""
     """The end that hot state was told first."""
+    placed_at: int = -1
+    """When its first attempt came into the fresh lane, in steps of the trace."""
     passed: dict[Gen, int] = field(default_factory=dict)
     """Which life's gate let it go, and it was not sent yet."""
     sent: list[tuple[Gen, int]] = field(default_factory=list)
@@ -121,6 +123,8 @@ class Witness:
             trail = self._trail(delivery)
             gen = (delivery.series, delivery.gen)
             trail.records[gen] += 1
+            if entry.stream == PENDING and trail.placed_at < 0:
+                trail.placed_at = len(self._world.trace)
             self._carry(place, trail, "", gen)
             return trail
         if entry.stream == RESULTS:
@@ -296,16 +300,14 @@ class Witness:
 
     def _check_order(self, trail: Trail) -> None:
         """Who was answered before this one was asked for has ended, or is skipped. What has a time takes its place when
-        it is due, which no client can know."""
+        it is due, and comes into the fresh lane."""
         mine = trail.webhook
-        if mine.timed:
-            return
+        begun = trail.placed_at if mine.timed else mine.begun_at
         for other in self._by_turn[mine.turn]:
-            before = other.webhook
-            if other is trail or before.timed or other.end:
+            if other is trail or other.end:
                 continue
-            first = before.answered_at >= 0 and before.answered_at < mine.begun_at
-            if first and not 0 < other.skip_after <= other.failed:
+            placed = other.placed_at if other.webhook.timed else other.webhook.answered_at
+            if 0 <= placed < begun and not 0 < other.skip_after <= other.failed:
                 self._accuse(trail, f"order: it was sent before {other.id}, which was accepted before it, has ended")
 
     def answered(self, call: Call, answer: Answer, taken: bool) -> None:
@@ -357,8 +359,9 @@ class Witness:
             if not trail.good or "delivered" not in outcomes:
                 self._accuse(trail, "it is shown as delivered, and no receiver has said so")
         elif trail.letters != ([status.reason_type] if status.state == "dead" else []):
-            # Without atomic appends the letter may be written again after a crash.
-            if self._world.climate.atomic or set(trail.letters) != {status.reason_type}:
+            # An append that raised though it happened is made again, and so is one whose progress was lost.
+            again = self._world.climate.after or not self._world.climate.atomic
+            if not again or set(trail.letters) != {status.reason_type}:
                 self._accuse(trail, f"I2: {status.state} {status.reason_type}, with dead letters {trail.letters}")
         if status.state == "cancelled" and not trail.webhook.cancel_asked:
             self._accuse(trail, "it was cancelled, and nobody asked for it")

@@ -186,7 +186,7 @@ def _webhook(chance: Random, number: int, endpoint: Endpoint, at: float) -> Webh
     if chance.random() < 0.3:
         fields["max_attempts"] = chance.choice((1, 2, 3))
     if chance.random() < 0.1:
-        fields["retry"] = RetryAsked(type="constant", base_delay=1.0, on_status=(404, 410))
+        fields["retry"] = RetryAsked(type="fixed", base_delay=1.0, on_status=(404, 410))
     if ordering_key:
         fields["ordering_key"] = ordering_key
     if key:

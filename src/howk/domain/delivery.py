@@ -293,12 +293,20 @@ def dead_status(letter: DeadLetter) -> Status:
         attempts=letter.attempts,
         max_attempts=letter.max_attempts,
         created_at=letter.created_at,
-        last_attempt_at=letter.at if letter.attempts else 0,
+        last_attempt_at=_last_before_death(letter),
         last_status_code=letter.status_code,
         last_error=letter.error,
         reason_type=letter.reason,
         ended_at=letter.at,
     )
+
+
+def _last_before_death(letter: DeadLetter) -> int:
+    delivery = letter.delivery
+    if not letter.attempts or delivery is None or letter.attempts == delivery.attempt:
+        return letter.at if letter.attempts else 0
+    # It was not sent any more: the last attempt is the one before.
+    return delivery.previous.at if delivery.previous else 0
 
 
 def pending_status(delivery: Delivery, target: str) -> Status:

@@ -288,7 +288,8 @@ class EmbeddedState:
         places = [(effect.turn, effect.rank, effect.status.id) for effect in stored if effect.turn and effect.rank]
         if not places and not self._in_turns:
             return _Turned(any=False)
-        staying = {id_ for _, _, id_ in places}
+        # One without a rank names its turn all the same, and keeps the place that it may have.
+        staying = {effect.status.id for effect in stored if effect.turn}
         left = hot.leave_turns(db, [e.status.id for e in stored if e.status.id not in staying])
         if places:
             hot.enter_turns(db, places)
