@@ -37,6 +37,8 @@ _DRAIN = 4.0
 _REQUESTS_END_WITHIN = 5.0
 _FLUSH_WITHIN = 5.0
 _MOST_TRIES = 40
+LONGEST = 200.0
+"""Seconds of virtual time after which what is not over never will be."""
 
 
 @lru_cache(maxsize=32)
@@ -76,6 +78,11 @@ class Ground:
     deaths: list[int] = field(default_factory=list)
     """Calls of ports until the next kill, the next one last."""
     calls: int = 0
+
+    def left(self) -> str:
+        """What is not over."""
+        trails = [f"{one.id} (#{one.webhook.number})" for one in self.witness.trails.values() if not one.end]
+        return " ".join([*trails, *[_named(item) for _, _, item in self.agenda]])
 
     def plan(self, item: Item, at: float) -> None:
         self.asked += 1
@@ -142,7 +149,6 @@ class Life:
         world, loop = self.world, self.loop
         world.trace.step(self.now(), "world", f"life {self.number}")
         main = loop.create_task(self._main(), name="main")
-        self.ground.witness.number, self.ground.witness.now = self.number, self.now
         try:
             loop.run_while(lambda: not main.done() and not world.violations)
         except Stuck as error:
@@ -178,7 +184,8 @@ class Life:
         self._log = SimulatedLog(
             ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic
         )
-        self._hot = ground.witness.hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
+        self._hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
+        ground.witness.begin(self.number, self.now, self._hot)
         hosts = {endpoint.receiver.host: endpoint.receiver for endpoint in ground.work.endpoints}
         self._sender = SimulatedSender(hosts, world.network, ground.witness, self.may_die)
         log, hot = FaultyLog(self._log, faults), FaultyHot(self._hot, faults, ground.witness)
@@ -233,6 +240,8 @@ class Life:
             await asyncio.sleep(0.25)
             if self._is_over():
                 self.how = "over"
+            elif self.now() > LONGEST:
+                self.world.accuse(f"after {LONGEST:.0f} s it is not over: {self.ground.left()}")
 
     def _is_over(self) -> bool:
         ground = self.ground

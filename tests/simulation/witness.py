@@ -36,6 +36,8 @@ _delivery = reader(Delivery)
 _result = reader(Result)
 _letter = reader(DeadLetter)
 
+PROBE_LEASE = 5.0
+"""Seconds: twice the timeout and the scheduler's lease, as the run's settings have them."""
 Gen = tuple[int, int]
 _T = TypeVar("_T")
 
@@ -61,6 +63,8 @@ class Trail:
     letters: list[str] = field(default_factory=list)
     end: str = ""
     """The end that hot state was told first."""
+    written: dict[Gen, tuple[int, float]] = field(default_factory=dict)
+    """The life that wrote a record to be sent first, and when."""
     placed_at: int = -1
     """When its first attempt came into the fresh lane, in steps of the trace."""
     passed: dict[Gen, int] = field(default_factory=dict)
@@ -69,6 +73,11 @@ class Trail:
     """By gen and life."""
     attempts: list[int] = field(default_factory=list)
     good: int = 0
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether settle has not finished a result of it."""
+        return any(stream == RESULTS for stream, _, _ in self.carried)
 
     @property
     def repeated(self) -> bool:
@@ -95,6 +104,11 @@ class Witness:
         self.now: Callable[[], float] = lambda: 0.0
         self.most_in_flight = 0
         self.most_at: dict[str, int] = {}
+
+    def begin(self, number: int, now: Callable[[], float], hot: SimulatedHot) -> None:
+        """A life begins. What is known of probes dies with the one before."""
+        self.number, self.now, self.hot = number, now, hot
+        self._probes.clear()
 
     # The log
 
@@ -123,6 +137,7 @@ class Witness:
             trail = self._trail(delivery)
             gen = (delivery.series, delivery.gen)
             trail.records[gen] += 1
+            trail.written.setdefault(gen, (self.number, self.now()))
             if entry.stream == PENDING and trail.placed_at < 0:
                 trail.placed_at = len(self._world.trace)
             self._carry(place, trail, "", gen)
@@ -212,10 +227,18 @@ class Witness:
             return
         if passage.probe != circuit.gen:
             self._accuse(trail, f"breaker: it was let go to an endpoint that is {circuit.state}, and is no probe")
+        if ask.probe and self._is_lost(trail.written[ask.series, ask.gen]):
+            return
         other, token, at = self._probes.get(ask.endpoint, ("", 0, 0.0))
-        if other not in ("", ask.id) and token == passage.probe and self.now() < at + 5.0:
+        if other not in ("", ask.id) and token == passage.probe and self.now() < at + PROBE_LEASE:
             self._accuse(trail, f"breaker: {other} is a probe of the same endpoint at the same time")
         self._probes[ask.endpoint] = (ask.id, passage.probe, self.now())
+
+    def _is_lost(self, written: tuple[int, float]) -> bool:
+        """Whether another probe may go beside one that was let go then: it was on its way when the process ended, and
+        nobody knows of it any more, or it has been for longer than its lease."""
+        life, at = written
+        return life < self.number or self.now() > at + PROBE_LEASE
 
     def _row(self, endpoint: str) -> EndpointRow | None:
         assert self.hot is not None

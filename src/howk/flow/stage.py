@@ -264,8 +264,15 @@ class Stage:
         ]
         batch: list[Entry] = []
         for consumer, places in zip(consumers, self._shares.deal(free, ready), strict=True):
-            if places:
+            if not places:
+                continue
+            try:
                 batch.extend(await consumer.fetch(places))
+            except Transient:
+                if not batch:
+                    raise
+                # What the lane before it has given is in hand. This one is asked again after that.
+                break
         return batch
 
     def _emit(self, emission: Emission) -> None:
