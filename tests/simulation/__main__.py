@@ -27,7 +27,7 @@ def main() -> int:
         report = simulate(seed)
         if report.failed:
             failed.append(seed)
-            print(report.text(20 if given.keep_going else 60))
+            print(report.text(20 if given.keep_going else 60), flush=True)
             if not given.keep_going:
                 return 1
         done = seed - first + 1

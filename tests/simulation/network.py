@@ -27,7 +27,7 @@ class Reaction(NamedTuple):
 
 @dataclass(slots=True)
 class Receiver:
-    """One endpoint's other end. Its mood lasts until it gets `well_at`; some never do."""
+    """One endpoint's other end. Its mood lasts until `well_at`."""
 
     host: str
     mood: Mood

@@ -213,6 +213,8 @@ class Watching(Protocol):
 
     def applied(self, effects: Sequence[Effect]) -> None: ...
 
+    def restored(self, effects: Sequence[Effect]) -> None: ...
+
 
 class FaultyHot:
     """The `HotState` port over one that obeys."""
@@ -288,16 +290,17 @@ class FaultyHot:
         return await self._call("hot.condition", self._state.condition, shown=lambda found: found.valid)
 
     async def rebuild(self) -> Rebuild:
-        return _FaultyRebuild(await self._call("hot.rebuild", self._state.rebuild), self._faults)
+        return _FaultyRebuild(await self._call("hot.rebuild", self._state.rebuild), self._faults, self._watching)
 
     async def close(self) -> None:
         await self._state.close()
 
 
 class _FaultyRebuild:
-    def __init__(self, rebuild: Rebuild, faults: Faults) -> None:
+    def __init__(self, rebuild: Rebuild, faults: Faults, watching: Watching) -> None:
         self._rebuild = rebuild
         self._faults = faults
+        self._watching = watching
 
     async def count(self, effects: Sequence[Effect]) -> None:
         # "To be called once for each": it fails before it counts, or not at all.
@@ -306,9 +309,11 @@ class _FaultyRebuild:
     async def restore(
         self, effects: Sequence[Effect], endpoints: Sequence[EndpointRow] = (), marks: Sequence[str] = ()
     ) -> None:
-        act = self._rebuild
-        what = (len(effects), len(endpoints), len(marks))
-        await self._faults.call("hot.restore", lambda: act.restore(effects, endpoints, marks), *what)
+        async def restore() -> None:
+            await self._rebuild.restore(effects, endpoints, marks)
+            self._watching.restored(effects)
+
+        await self._faults.call("hot.restore", restore, len(effects), len(endpoints), len(marks))
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self._faults.call("hot.seal", lambda: self._rebuild.seal(watermark), dict(watermark))

@@ -256,6 +256,13 @@ class Witness:
                     del self._probes[endpoint]
             self._moved(trail, status)
 
+    def restored(self, effects: Sequence[Effect]) -> None:
+        """A rebuild has learned this, and perhaps of an end that hot state was never told before it was lost."""
+        assert self.hot is not None
+        for status in at_once(self.hot.status([effect.status.id for effect in effects])):
+            if status and status.state in ENDED and status.id in self.trails:
+                self._moved(self.trails[status.id], status)
+
     def _moved(self, trail: Trail, status: Status) -> None:
         if status.state in ENDED:
             if not trail.end:

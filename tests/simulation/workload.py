@@ -136,7 +136,7 @@ def _sometime(chance: Random) -> float:
 
 def _endpoint(chance: Random, number: int, moody: bool) -> Endpoint:
     mood: Mood = chance.choice(MOODS) if moody else "well"
-    well_at = chance.choice((2.0, 5.0, 9.0, 1e9)) if mood != "gone" else chance.choice((1.0, 4.0))
+    well_at = chance.choice((2.0, 5.0, 9.0, 14.0)) if mood != "gone" else chance.choice((1.0, 4.0))
     receiver = Receiver(f"r{number}.example", mood, well_at, moody and chance.random() < 0.2)
     return Endpoint(chance.choice(SCOPES), f"http://{receiver.host}/hook", receiver)
 
