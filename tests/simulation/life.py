@@ -258,7 +258,9 @@ class Life:
             world.quiet = True
             world.right_clock(self.now())
             for endpoint in self.ground.work.endpoints:
-                self.ground.plan(Command(item.at, endpoint, "enable"), self.now())
+                # Once more after every command that is still under way.
+                for wait in (0.0, 4.0):
+                    self.ground.plan(Command(item.at, endpoint, "enable"), self.now() + wait)
 
     async def _meet_clients(self) -> None:
         ground = self.ground
@@ -271,6 +273,8 @@ class Life:
     def _meet(self, item: Item) -> None:
         if isinstance(item, Happening):
             self._happen(item)
+            return
+        if isinstance(item, Command) and item.name == "pause" and self.world.quiet:
             return
         if self.how:
             # The door is closed.

@@ -332,15 +332,23 @@ class Deliver:
         waiting.append(job)
 
     async def _turn_on(self, clock: float) -> None:
-        """Ask for the first of each turn, and put aside who has waited too long."""
-        for job in self._turns.overdue(clock):
-            self._leave(job, self._held(job, ORDER))
+        """Ask for the first of each turn, and put aside who has waited too long. These are asked about too: only who
+        has entered its turn may leave the room, or those behind it would pass."""
         if not self._turns_open:
             return
-        heads = self._turns.heads()
-        passages = await self._state.gate([ask_of(job) for job in heads], self._clock.now())
-        asked = [(job, passage) for job, passage in zip(heads, passages, strict=True) if passage.verdict != "wait"]
-        ready = [(job, passage) for job, passage in asked if self._turns.leave(job)]
+        late = {id(job): job for job in self._turns.overdue(clock)}
+        heads = [job for job in self._turns.heads() if id(job) not in late]
+        jobs = [*late.values(), *heads]
+        passages = await self._state.gate([ask_of(job) for job in jobs], self._clock.now())
+        ready: list[tuple[Job, Passage]] = []
+        for job, passage in zip(jobs, passages, strict=True):
+            waits = passage.verdict == "wait"
+            if (waits and id(job) not in late) or not self._turns.leave(job):
+                continue
+            if waits:
+                self._leave(job, self._held(job, ORDER))
+            else:
+                ready.append((job, passage))
         going, _, over = self._plan([job for job, _ in ready], [passage for _, passage in ready])
         for job, result in (*over, *self._enter(going, (), self._call_or_fault)):
             self._leave(job, result)
