@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import Corridor, ManualClock, running
+from tests.support import Corridor, ManualClock, opened, running
 
 from howk.domain.config_defaults import ConfigRequest, OrderingAsked
+from howk.domain.delivery import Status, turn_of
+from howk.domain.records import PENDING, Delivery, Result, reader
+from howk.flow.stage import Emission
+from howk.ports.log import Entry
+from howk.ports.state import Ask, Effect
 from howk.testing.receiver import Received, Receiver
 
 _RULES: dict[str, Any] = {"retry__jitter": 0.0}
+read_delivery = reader(Delivery)
+read_result = reader(Result)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -169,3 +176,36 @@ async def test_keyed_deliveries_to_a_failing_endpoint_go_out_in_their_order_once
         successes = _first_successes(receiver.captured)
         for ids in keys.values():
             assert [id_ for id_ in successes if id_ in set(ids)] == ids
+
+
+async def _taken(corridor: Corridor, ids: Sequence[str]) -> tuple[list[Entry], list[Emission]]:
+    """Deliver takes these as they stand in the log: the entries, and what it emits of them."""
+    emitted: list[Emission] = []
+    consumer = await corridor.engines.log.consume(PENDING, "deliver", lambda: None)
+    entries: list[Entry] = []
+    while len(entries) < len(ids):
+        entries += await consumer.fetch(len(ids))
+    await corridor.house.deliver.take(entries, emitted.append)
+    return entries, emitted
+
+
+async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_behind_it_passes(tmp_path: Path) -> None:
+    async with Receiver(delay_ms=2_000) as receiver, opened(tmp_path, **_RULES) as corridor:
+        deliver, state, now = corridor.house.deliver, corridor.engines.state, corridor.clock.now()
+        await corridor.house.reconcile.recover()
+        ids = await _send(corridor, receiver.url, 3)
+        entries, emitted = await _taken(corridor, ids)
+        corridor.clock.advance(2_500)
+        await deliver.turn()
+        # Hot state does not know every turn yet: nobody can enter, and so nobody leaves the room.
+        assert emitted == []
+        deliver.open_turns()
+        await deliver.turn()
+        held = [read_result(emission.records[0].value) for emission in emitted]
+        assert [(result.id, result.held_by) for result in held] == [(id_, "order") for id_ in ids[1:]]
+        # The first ends before it is settled that the others are held.
+        await state.apply([Effect(Status(id=ids[0], scope="app", state="delivered", ended_at=now))], {})
+        turn = turn_of(read_delivery(entries[0].value))
+        (passage,) = await state.gate([Ask("wh_later", 1, 0, "app", 1, 3, now, turn=turn, rank=9)], now)
+        assert passage.verdict == "wait"
+        corridor.engines.sender.abort()

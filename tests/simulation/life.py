@@ -12,14 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from howk.domain.errors import Full, HowkError, Rejected, Transient
-from howk.domain.sealing import KEY_BYTES, Sealer
-from howk.flow.ingest import Request
-from howk.flow.keyed import Accepted
-from howk.runtime.roles import EVERY
-from howk.runtime.settings import Settings
-from howk.runtime.stages import Stages
-from howk.runtime.wiring import Engines, House, Tools, wire
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
 from tests.simulation.log import LogDurable, SimulatedLog
 from tests.simulation.loop import Stuck, VirtualLoop
@@ -29,6 +21,15 @@ from tests.simulation.witness import Witness
 from tests.simulation.workload import Ask, Cancel, Command, Configure, Happening, Item, Webhook, Workload
 from tests.simulation.world import Ear, NoMeter, World
 from tests.support import TRIAL, settings
+
+from howk.domain.errors import Full, HowkError, Rejected, Transient
+from howk.domain.sealing import KEY_BYTES, Sealer
+from howk.flow.ingest import Request
+from howk.flow.keyed import Accepted
+from howk.runtime.roles import EVERY
+from howk.runtime.settings import Settings
+from howk.runtime.stages import Stages
+from howk.runtime.wiring import Engines, House, Tools, wire
 
 _SEALER = Sealer(bytes(range(KEY_BYTES)))
 _TIMEOUT = 1.5
@@ -153,7 +154,7 @@ class Life:
             loop.run_while(lambda: not main.done() and not world.violations)
         except Stuck as error:
             world.accuse(f"stuck: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it is told with the trace that led to it
             world.accuse(f"the simulation failed: {traceback.format_exc()}")
         if self.dead or world.violations:
             self._bury()
@@ -181,9 +182,7 @@ class Life:
         ground, world = self.ground, self.world
         clock = SimulatedClock(world, self.loop)
         faults = Faults(self)
-        self._log = SimulatedLog(
-            ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic
-        )
+        self._log = SimulatedLog(ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic)
         self._hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
         ground.witness.begin(self.number, self.now, self._hot)
         hosts = {endpoint.receiver.host: endpoint.receiver for endpoint in ground.work.endpoints}
@@ -199,7 +198,11 @@ class Life:
     def _pause(self) -> float:
         """How long what waits for the disk waits for company."""
         climate, chance = self.world.climate, self.world.order
-        return 0.001 if chance.random() < 0.8 or self.world.quiet else 0.001 + 0.5 * climate.longest_delay * chance.random()
+        return (
+            0.001
+            if chance.random() < 0.8 or self.world.quiet
+            else 0.001 + 0.5 * climate.longest_delay * chance.random()
+        )
 
     async def _serve(self, stages: Stages) -> None:
         """As `service` does it, but for sockets and signals."""
@@ -340,7 +343,9 @@ class Life:
             self._take(webhook, answer, late)
         self._again(item, late)
 
-    async def _enqueue(self, scope: str, webhooks: Sequence[Webhook]) -> Sequence[str | Accepted | Rejected | Transient]:
+    async def _enqueue(
+        self, scope: str, webhooks: Sequence[Webhook]
+    ) -> Sequence[str | Accepted | Rejected | Transient]:
         ingest = self._house.ingest
         if any(webhook.key for webhook in webhooks):
             requests = [Request(w.enqueue, w.key or None, f"body of {w.number}") for w in webhooks]

@@ -7,10 +7,6 @@ from random import Random
 from typing import Any
 
 from msgspec import structs
-
-from howk.domain.records import PENDING, RESULTS, SLOW, STATE
-from howk.flow import deliver, settle
-from howk.runtime.wiring import Engines
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
 from tests.simulation.life import LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree
 from tests.simulation.log import LogDurable, SimulatedLog
@@ -19,6 +15,10 @@ from tests.simulation.network import SimulatedSender
 from tests.simulation.witness import Witness
 from tests.simulation.workload import LASTS, Happening, by_number, workload_of
 from tests.simulation.world import Climate, World, climate_of
+
+from howk.domain.records import PENDING, RESULTS, SLOW, STATE
+from howk.flow import deliver, settle
+from howk.runtime.wiring import Engines
 
 _SHOWN = 60
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tests.simulation.hot import SimulatedHot
+from tests.simulation.workload import SECRET, Webhook
+from tests.simulation.world import World
+
 from howk.domain.delivery import ENDED, Status
 from howk.domain.records import (
     DEADLETTER,
@@ -28,9 +32,6 @@ from howk.domain.signing import verify_standard
 from howk.ports.log import Entry, Finish, Place, Record
 from howk.ports.sender import Answer, Call
 from howk.ports.state import Ask, Effect, Passage
-from tests.simulation.hot import SimulatedHot
-from tests.simulation.workload import SECRET, Webhook
-from tests.simulation.world import World
 
 _delivery = reader(Delivery)
 _result = reader(Result)

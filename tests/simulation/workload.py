@@ -11,13 +11,13 @@ from random import Random
 from typing import Any, Literal
 
 from msgspec import Raw
+from tests.simulation.network import MOODS, Mood, Receiver
+from tests.simulation.world import BEGINNING
 
 from howk.domain.config_defaults import ConfigRequest, OrderingAsked, RateLimitAsked
 from howk.domain.settlement import EndpointCommand
 from howk.domain.timing import RetryAsked
 from howk.flow.ingest import Enqueue
-from tests.simulation.network import MOODS, Mood, Receiver
-from tests.simulation.world import BEGINNING
 
 SCOPES = ("shop", "bank:eu")
 SECRET = "whsec_c2ltdWxhdGVkIHNlY3JldCBvZiBzb21lYm9keQ=="
@@ -92,7 +92,7 @@ class Configure:
 
 @dataclass(slots=True)
 class Happening:
-    """What no client asks for: the wall clock jumps by `amount` milliseconds, howk is stopped in order, or quiet falls."""
+    """What no client asks for: the wall clock jumps by `amount` milliseconds, howk is stopped, or quiet falls."""
 
     at: float
     what: Literal["jump", "stop", "quiet"]
@@ -144,7 +144,9 @@ def _endpoint(chance: Random, number: int, moody: bool) -> Endpoint:
 def _config(chance: Random) -> ConfigRequest:
     rate, most, skips = chance.random() < 0.4, chance.random() < 0.3, chance.random() < 0.5
     return ConfigRequest(
-        rate_limit=RateLimitAsked(per_second=chance.choice((1.0, 5.0)), burst=chance.choice((1.0, 3.0))) if rate else None,
+        rate_limit=RateLimitAsked(per_second=chance.choice((1.0, 5.0)), burst=chance.choice((1.0, 3.0)))
+        if rate
+        else None,
         max_in_flight=chance.choice((1, 2)) if most else None,
         ordering=OrderingAsked(policy="skip", after=chance.choice((1, 2))) if skips else None,
     )
