@@ -148,6 +148,7 @@ class Life:
     def run(self) -> None:
         """Until it ends."""
         world, loop = self.world, self.loop
+        world.now = self.now
         world.trace.step(self.now(), "world", f"life {self.number}")
         main = loop.create_task(self._main(), name="main")
         try:
@@ -161,6 +162,7 @@ class Life:
         else:
             self._look_at(main)
         world.time = loop.time()
+        world.now = lambda: world.time
         world.violations += [f"the loop says: {problem}" for problem in loop.problems]
 
     def _look_at(self, main: "asyncio.Task[None]") -> None:

@@ -126,7 +126,9 @@ def _reckon(ground: Ground) -> None:
 
 def _compare_rebuilt(ground: Ground) -> None:
     """I5: what a rebuild makes of the log is what hot state was, once that has caught up."""
-    kept = copy.deepcopy(replace_owner(ground.hot))
+    # Its life is over.
+    ground.hot.owner = None
+    kept = copy.deepcopy(ground.hot)
     if not kept.valid:
         return
     caught_up, rebuilt = _recovered(ground, kept), _recovered(ground, HotDurable())
@@ -153,11 +155,6 @@ def _of(ground: Ground, durable: HotDurable, what: str, ids: Container[str]) -> 
             # Two records of one delivery, accepted twice under its key: either time is that of its acceptance.
             found[id_] = structs.replace(found[id_], created_at=0)
     return found
-
-
-def replace_owner(hot: HotDurable) -> HotDurable:
-    hot.owner = None
-    return hot
 
 
 def _recovered(ground: Ground, durable: HotDurable) -> HotDurable:
