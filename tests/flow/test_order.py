@@ -178,15 +178,28 @@ async def test_keyed_deliveries_to_a_failing_endpoint_go_out_in_their_order_once
             assert [id_ for id_ in successes if id_ in set(ids)] == ids
 
 
-async def _taken(corridor: Corridor, ids: Sequence[str]) -> tuple[list[Entry], list[Emission]]:
-    """Deliver takes these as they stand in the log: the entries, and what it emits of them."""
-    emitted: list[Emission] = []
+async def _entries(corridor: Corridor, count: int) -> list[Entry]:
+    """What deliver is given of the fresh lane."""
     consumer = await corridor.engines.log.consume(PENDING, "deliver", lambda: None)
     entries: list[Entry] = []
-    while len(entries) < len(ids):
-        entries += await consumer.fetch(len(ids))
-    await corridor.house.deliver.take(entries, emitted.append)
-    return entries, emitted
+    while len(entries) < count:
+        entries += await consumer.fetch(count)
+    return entries
+
+
+async def test_what_comes_into_the_room_while_it_stops_passes_nothing_that_was_given_back(tmp_path: Path) -> None:
+    async with Receiver() as receiver, opened(tmp_path, **_RULES) as corridor:
+        deliver, emitted = corridor.house.deliver, list[Emission]()
+        await corridor.house.reconcile.recover()
+        await _send(corridor, receiver.url, 2)
+        first, second = await _entries(corridor, 2)
+        await deliver.take([first], emitted.append)
+        deliver.stop()
+        await deliver.take([second], emitted.append)
+        deliver.open_turns()
+        await deliver.turn()
+        assert [(each.entry.offset, each.finished) for each in emitted] == [(0, False), (1, False)]
+        assert corridor.engines.sender.in_flight() == 0
 
 
 async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_behind_it_passes(tmp_path: Path) -> None:
@@ -194,7 +207,9 @@ async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_beh
         deliver, state, now = corridor.house.deliver, corridor.engines.state, corridor.clock.now()
         await corridor.house.reconcile.recover()
         ids = await _send(corridor, receiver.url, 3)
-        entries, emitted = await _taken(corridor, ids)
+        emitted: list[Emission] = []
+        entries = await _entries(corridor, len(ids))
+        await deliver.take(entries, emitted.append)
         corridor.clock.advance(2_500)
         await deliver.turn()
         # Hot state does not know every turn yet: nobody can enter, and so nobody leaves the room.
