@@ -321,7 +321,9 @@ class Witness:
             return
         if trail.end:
             self._accuse(trail, f"I2: it was sent though it had ended {trail.end}")
-        if gen in trail.results:
+        # Where progress is an act of its own, a kill may have lost it alone: the record is read and sent again.
+        lost = not self._world.climate.atomic and before and max(before) < self.number
+        if gen in trail.results and not lost:
             self._accuse(trail, f"I4: {gen} was sent though its outcome was durable")
         if self.number in before:
             self._accuse(trail, f"I4: {gen} was sent twice in one life")
