@@ -11,13 +11,13 @@ from random import Random
 from typing import Any, Literal
 
 from msgspec import Raw
+from tests.simulation.network import MOODS, Mood, Receiver
+from tests.simulation.world import BEGINNING
 
 from howk.domain.config_defaults import ConfigRequest, OrderingAsked, RateLimitAsked
 from howk.domain.settlement import EndpointCommand
 from howk.domain.timing import RetryAsked
 from howk.flow.ingest import Enqueue
-from tests.simulation.network import MOODS, Mood, Receiver
-from tests.simulation.world import BEGINNING
 
 SCOPES = ("shop", "bank:eu")
 SECRET = "whsec_c2ltdWxhdGVkIHNlY3JldCBvZiBzb21lYm9keQ=="
@@ -109,7 +109,7 @@ class Workload:
     items: list[Item] = field(default_factory=list)
 
 
-def workload_of(seed: int, moody: bool) -> Workload:
+def workload_of(seed: int, moody: bool, cancels: float) -> Workload:
     """What is asked in the run of a seed."""
     chance = Random(f"{seed}/workload")
     work = Workload([_endpoint(chance, number, moody) for number in range(chance.randint(1, 4))])
@@ -121,7 +121,7 @@ def workload_of(seed: int, moody: bool) -> Workload:
     for _ in range(chance.choice((4, 8, 12, 20))):
         _ask(chance, work)
     for webhook in work.webhooks:
-        if chance.random() < 0.06:
+        if chance.random() < cancels:
             work.items.append(Cancel(_sometime(chance), webhook))
     for endpoint in work.endpoints:
         if chance.random() < 0.25:
@@ -144,7 +144,9 @@ def _endpoint(chance: Random, number: int, moody: bool) -> Endpoint:
 def _config(chance: Random) -> ConfigRequest:
     rate, most, skips = chance.random() < 0.4, chance.random() < 0.3, chance.random() < 0.5
     return ConfigRequest(
-        rate_limit=RateLimitAsked(per_second=chance.choice((1.0, 5.0)), burst=chance.choice((1.0, 3.0))) if rate else None,
+        rate_limit=RateLimitAsked(per_second=chance.choice((1.0, 5.0)), burst=chance.choice((1.0, 3.0)))
+        if rate
+        else None,
         max_in_flight=chance.choice((1, 2)) if most else None,
         ordering=OrderingAsked(policy="skip", after=chance.choice((1, 2))) if skips else None,
     )
