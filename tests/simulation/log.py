@@ -89,6 +89,12 @@ class LogDurable:
             self.watcher(added, [record for record in records if record.stream in self.tables], finish)
         return added, rows
 
+    def damage(self, entry: Entry) -> None:
+        """Its bytes are not what was written, and their sum says so."""
+        part = self.streams[entry.stream][entry.partition]
+        value = b"\xff" + entry.value[1:]
+        part.entries[entry.offset - part.first] = entry._replace(value=value, damage="simulated: a byte has flipped")
+
     def of_group(self, group: str, place: Place) -> Finished:
         """What a group has finished of a partition; from now on the group is known."""
         key = (group, place)

@@ -15,10 +15,12 @@ class Edit(NamedTuple):
 
 
 class Mutation(NamedTuple):
-    """`name` is a sentence on what the broken code does."""
+    """`name` is a sentence on what the broken code does. `storm` is the climate that brings it out (`world.STORMS`), ""
+    where those that seeds draw do."""
 
     name: str
     edits: tuple[Edit, ...]
+    storm: str = ""
 
 
 class Moved(Exception):
@@ -35,8 +37,8 @@ def mutate(mutation: Mutation, source: Path) -> None:
         path.write_text(text.replace(old, new))
 
 
-def _one(name: str, file: str, old: str, new: str) -> Mutation:
-    return Mutation(name, (Edit(file, old, new),))
+def _one(name: str, file: str, old: str, new: str, storm: str = "") -> Mutation:
+    return Mutation(name, (Edit(file, old, new),), storm)
 
 
 MUTATIONS = (
@@ -177,12 +179,14 @@ MUTATIONS = (
         "domain/delivery.py",
         "    if success or gen == standing.gen:\n",
         "    if success or gen <= standing.gen:\n",
+        storm="repeats",
     ),
     _one(
         "a success of a gen that is over does not end a delivery",
         "domain/delivery.py",
         "    if success or gen == standing.gen:\n",
         "    if gen == standing.gen:\n",
+        storm="repeats",
     ),
     _one(
         "a delivery that has ended may end again",
@@ -199,8 +203,8 @@ MUTATIONS = (
     _one(
         "the row of a delivery that has ended stays in the log",
         "flow/settle.py",
-        "            records.append(journal.waits_no_more(moved.status.id))\n",
-        "            pass\n",
+        "records.append(journal.waits_no_more(moved.status.id))\n",
+        "pass\n",
     ),
     _one(
         "a rebuild ignores what was delivered",
@@ -213,6 +217,7 @@ MUTATIONS = (
         "flow/deliver.py",
         "            self._end_unreadable(entry, error, emit)\n",
         "            emit(Emission(entry, ()))\n",
+        storm="damage",
     ),
     # Keys
     _one(
@@ -289,17 +294,20 @@ MUTATIONS = (
         "flow/reconcile.py",
         "    return [entry.key.removeprefix(journal.MARK) for entry in batch if entry.key.startswith(journal.MARK)]\n",
         "    return []\n",
+        storm="cancels",
     ),
     _one(
         "a mark is lost where settle was killed between the log and hot state",
         "flow/reconcile.py",
         "        await self._state.apply(effects_of(items), watermark_of(batch), (), marks_of(items))\n",
         "        await self._state.apply(effects_of(items), watermark_of(batch))\n",
+        storm="cancels",
     ),
     _one(
         "a mark is not written to the log",
         "flow/settle.py",
         "        records.append(journal.marks(mark))\n",
         "        pass\n",
+        storm="cancels",
     ),
 )

@@ -18,6 +18,7 @@ from tests.simulation.world import Climate, World, climate_of
 
 from howk.domain.records import PENDING, RESULTS, SLOW, STATE
 from howk.flow import deliver, settle
+from howk.ports.log import Place
 from howk.runtime.wiring import Engines
 
 _SHOWN = 60
@@ -77,7 +78,7 @@ def simulate(seed: int, climate: Climate | None = None) -> Report:
 
 def _ground(world: World) -> Ground:
     chance, climate = Random(f"{world.seed}/ground"), world.climate
-    work = workload_of(world.seed, climate.moody)
+    work = workload_of(world.seed, climate.moody, climate.cancels)
     settings = tree(chance.choice((2, 4, 512)), chance.choice((1, 3, 50)), chance.choice((2, 500)))
     witness = Witness(world, by_number(work.webhooks))
     witness.most_in_flight = settings.delivery.max_in_flight
@@ -106,7 +107,23 @@ def _between(ground: Ground, life: Life) -> None:
         world.trace.step(world.time, "world", "MACHINE DOWN", "hot state is lost")
         _compare_rebuilt(ground)
         ground.hot.lose("another boot")
+        _damage(ground)
     world.time += world.faults.choice((0.0, 0.05, 1.0, 4.0))
+
+
+def _damage(ground: Ground) -> None:
+    """A byte of a record that deliver has not finished has flipped. One with an ordering key has no id in its key, so
+    that nobody could tell whose end it is."""
+    world, log = ground.world, ground.log
+    for stream in (PENDING, SLOW):
+        for entry in log.everything(stream):
+            done = log.of_group(deliver.GROUP, Place(stream, entry.partition))
+            if entry.damage or entry.offset in done or "/=" in entry.key:
+                continue
+            if world.damage.random() < world.climate.damage:
+                world.trace.step(world.time, "world", "DAMAGED", entry.source)
+                log.damage(entry)
+                ground.witness.damaged(entry)
 
 
 def _reckon(ground: Ground) -> None:

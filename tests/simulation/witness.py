@@ -8,13 +8,14 @@ It stands outside the process and survives it. It decides nothing by howk's own 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tests.simulation.hot import SimulatedHot
 from tests.simulation.workload import SECRET, Webhook
 from tests.simulation.world import World
 
 from howk.domain.delivery import ENDED, Status
+from howk.domain.endpoints import endpoint_id
 from howk.domain.records import (
     DEADLETTER,
     PENDING,
@@ -29,6 +30,7 @@ from howk.domain.records import (
 )
 from howk.domain.settlement import ENDPOINT_COMMANDS
 from howk.domain.signing import verify_standard
+from howk.flow.attempt import Job
 from howk.ports.log import Entry, Finish, Place, Record
 from howk.ports.sender import Answer, Call
 from howk.ports.state import Ask, Effect, Passage
@@ -36,6 +38,7 @@ from howk.ports.state import Ask, Effect, Passage
 _delivery = reader(Delivery)
 _result = reader(Result)
 _letter = reader(DeadLetter)
+_endpoint = reader(EndpointRow)
 
 PROBE_LEASE = 5.0
 """Seconds: twice the timeout and the scheduler's lease, as the run's settings have them."""
@@ -76,6 +79,21 @@ class Trail:
     """By gen and life."""
     attempts: list[int] = field(default_factory=list)
     good: int = 0
+    due: dict[Gen, int] = field(default_factory=dict)
+    """From when on a record may be sent."""
+    shown: Gen = (0, 0)
+    """The latest of which hot state was told."""
+    told: str = ""
+    """What its end has to be: settle has finished a delivered result of it before any other end."""
+    cancelled: bool = False
+    """Settle has finished a cancel of it."""
+    damaged: bool = False
+    """A record of it can't be read any more."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end is in the log, or what settle will make it of."""
+        return self.over or any("cancelled" in outcomes for outcomes in self.results.values())
 
     @property
     def unsettled(self) -> bool:
@@ -107,11 +125,22 @@ class Witness:
         self.now: Callable[[], float] = lambda: 0.0
         self.most_in_flight = 0
         self.most_at: dict[str, int] = {}
+        self._rows: dict[str, bytes] = {}
+        """Of endpoints and marks, as the log has them now."""
+        self._stops: dict[str, bytes] = {}
+        """The same when this life began: what it knows of from its first attempt on."""
+        self._calls: dict[str, dict[str, int]] = {}
+        """Under way in this life at each host, and how many at once each of them was allowed."""
+        self._let_go: dict[str, set[tuple[str, int, int]]] = {}
+        """Records that this life has let go of the queue of each endpoint and that are not finished."""
 
     def begin(self, number: int, now: Callable[[], float], hot: SimulatedHot) -> None:
         """A life begins. What is known of probes dies with the one before."""
         self.number, self.now, self.hot = number, now, hot
         self._probes.clear()
+        self._calls.clear()
+        self._let_go.clear()
+        self._stops = dict(self._rows)
 
     # The log
 
@@ -126,12 +155,18 @@ class Witness:
             if row.stream == STATE and trail:
                 trail.waits = bool(row.value)
                 touched[trail.id] = trail
+            elif row.stream == STATE and row.value:
+                self._rows[row.key] = row.value
+            else:
+                self._rows.pop(row.key, None)
         if finish is not None:
             for place, offsets in finish.offsets.items():
                 self._finished(place, offsets, finish.group, touched)
         for trail in touched.values():
             if not (trail.carried or trail.waits or trail.over):
                 self._accuse(trail, "I3: finished, and neither its outcome nor a row of it is in the log")
+            if trail.cancelled and not trail.ended and f"cancel/{trail.id}" not in self._rows:
+                self._accuse(trail, "I3: a cancel is finished, and neither a mark nor an end is in the log")
 
     def _written(self, entry: Entry) -> Trail | None:
         place = (entry.stream, entry.partition, entry.offset)
@@ -141,6 +176,9 @@ class Witness:
             gen = (delivery.series, delivery.gen)
             trail.records[gen] += 1
             trail.written.setdefault(gen, (self.number, self.now()))
+            trail.due[gen] = delivery.not_before
+            if delivery.admitted and not delivery.probe:
+                self._count_let_go(place, trail, delivery)
             if entry.stream == PENDING and trail.placed_at < 0:
                 trail.placed_at = len(self._world.trace)
             self._carry(place, trail, "", gen)
@@ -164,6 +202,21 @@ class Witness:
             trail.over = True
             return trail
         return None
+
+    def _count_let_go(self, place: tuple[str, int, int], trail: Trail, delivery: Delivery) -> None:
+        endpoint = endpoint_id(delivery.scope, delivery.targets[0].endpoint)
+        out = self._let_go.setdefault(endpoint, set())
+        out.add(place)
+        most = self.most_at[trail.webhook.endpoint.receiver.host]
+        # A claim whose append is of unknown end is made again after its lease.
+        if len(out) > most and not (self._world.climate.after or self._world.climate.before):
+            self._accuse(trail, f"limit: {len(out)} holds of its endpoint are on their way, and {most} may be")
+
+    def damaged(self, entry: Entry) -> None:
+        """Nobody can read this record any more."""
+        found = self._carriers.get((entry.stream, entry.partition, entry.offset))
+        if found:
+            found[0].damaged = True
 
     def _carry(self, place: tuple[str, int, int], trail: Trail, outcome: str, gen: Gen) -> None:
         trail.carried.add(place)
@@ -199,9 +252,16 @@ class Witness:
             trail, outcome, gen = found
             trail.carried.discard((place.stream, place.partition, offset))
             touched[trail.id] = trail
+            for out in self._let_go.values():
+                out.discard((place.stream, place.partition, offset))
             if group == "settle":
+                if outcome == "delivered" and not trail.over:
+                    trail.told = outcome
+                trail.cancelled = trail.cancelled or outcome == "cancel"
                 trail.over = trail.over or outcome in ("delivered", "cancelled")
                 trail.failed += outcome == "failed"
+            elif trail.damaged:
+                continue
             elif gen not in trail.results and not trail.over and trail.records[gen] < 2 and not self._later(trail, gen):
                 self._accuse(trail, f"I3: deliver has finished {gen} without an outcome of it")
 
@@ -217,10 +277,15 @@ class Witness:
                 self._world.accuse(f"the gate was asked about {ask.id}, which never came in")
             elif passage.verdict == "go":
                 trail.passed[ask.series, ask.gen] = (self.number, self.now() + passage.wait)
+                if f"cancel/{trail.id}" in self._stops:
+                    self._accuse(trail, "I5: it was let go, and had been marked to be cancelled when this life began")
                 self._may_go(trail, ask, passage)
 
     def _may_go(self, trail: Trail, ask: Ask, passage: Passage) -> None:
         row = self._row(ask.endpoint)
+        known = self._stops.get(ask.endpoint)
+        if known and (row is None or row.circuit.gen < _endpoint(known).circuit.gen):
+            self._accuse(trail, "I5: it was let go, and hot state had forgotten where its endpoint stood")
         if row is None:
             return
         circuit = row.circuit
@@ -267,6 +332,10 @@ class Witness:
                 self._moved(self.trails[status.id], status)
 
     def _moved(self, trail: Trail, status: Status) -> None:
+        gen = (status.series, status.gen)
+        if gen < trail.shown and status.state not in ENDED:
+            self._accuse(trail, f"it was at {trail.shown}, and now waits at {gen} again")
+        trail.shown = max(gen, trail.shown)
         if status.state in ENDED:
             if not trail.end:
                 trail.end = status.state
@@ -293,9 +362,18 @@ class Witness:
             self._accuse(trail, f"I12: {in_flight} calls at once, and {self.most_in_flight} are allowed")
         if at_endpoint > self.most_at[call.origin.host]:
             self._accuse(trail, f"limit: {at_endpoint} calls at once to {call.origin.host}")
+        self._check_limits(trail, call)
         self._check_repeat(trail, attempt)
         if trail.webhook.ordering_key:
             self._check_order(trail)
+
+    def _check_limits(self, trail: Trail, call: Call) -> None:
+        calls = self._calls.setdefault(call.origin.host, {})
+        most = cast(Job, call.context).limits.max_in_flight
+        calls[trail.id] = most
+        # A limit that has just changed is kept by those that come after it.
+        if 0 < most < len(calls) and set(calls.values()) == {most}:
+            self._accuse(trail, f"limit: {len(calls)} calls at once to an endpoint that takes {most}")
 
     def _check_signature(self, trail: Trail, call: Call) -> None:
         names = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -313,6 +391,8 @@ class Witness:
         _, ready_at = trail.passed.pop(gen)
         if self.now() < ready_at - _ROUNDING:
             self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
+        if self._world.furthest < trail.due[gen]:
+            self._accuse(trail, f"it was sent {trail.due[gen] - self._world.furthest} ms before its time")
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]
         trail.sent.append((gen, self.number))
@@ -353,6 +433,8 @@ class Witness:
         self._world.trace.step(self.now(), "wire", "answered", trail.id[-6:] if trail else "", said)
         if trail and 200 <= answer.status < 300:
             trail.good += 1
+        if trail:
+            self._calls[call.origin.host].pop(trail.id, None)
 
     # Clients
 
@@ -391,6 +473,8 @@ class Witness:
     def _check_end(self, trail: Trail, status: Status) -> None:
         if status.state != trail.end:
             self._accuse(trail, f"I2: it ended {trail.end} and is shown as {status.state}")
+        if trail.told and status.state != trail.told:
+            self._accuse(trail, f"I2: settle has finished a result that says {trail.told}, and it is {status.state}")
         outcomes = [outcome for each in trail.results.values() for outcome in each]
         if status.state == "delivered":
             if not trail.good or "delivered" not in outcomes:
@@ -407,7 +491,7 @@ class Witness:
 
     def _check_reason(self, trail: Trail, status: Status) -> None:
         reason = status.reason_type
-        if not reason or reason == "undecodable":
+        if not reason or (reason == "undecodable" and not trail.damaged):
             self._accuse(trail, f"I2: dead, with the reason {reason!r}")
         if reason == "exhausted" and max(trail.attempts, default=0) != trail.max_attempts:
             self._accuse(trail, f"exhausted after attempts {trail.attempts} of {trail.max_attempts}")

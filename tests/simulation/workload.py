@@ -109,7 +109,7 @@ class Workload:
     items: list[Item] = field(default_factory=list)
 
 
-def workload_of(seed: int, moody: bool) -> Workload:
+def workload_of(seed: int, moody: bool, cancels: float) -> Workload:
     """What is asked in the run of a seed."""
     chance = Random(f"{seed}/workload")
     work = Workload([_endpoint(chance, number, moody) for number in range(chance.randint(1, 4))])
@@ -121,7 +121,7 @@ def workload_of(seed: int, moody: bool) -> Workload:
     for _ in range(chance.choice((4, 8, 12, 20))):
         _ask(chance, work)
     for webhook in work.webhooks:
-        if chance.random() < 0.06:
+        if chance.random() < cancels:
             work.items.append(Cancel(_sometime(chance), webhook))
     for endpoint in work.endpoints:
         if chance.random() < 0.25:

@@ -58,6 +58,10 @@ class Climate:
     atomic: bool = True
     moody: bool = False
     """Whether receivers fail."""
+    cancels: float = 0.06
+    """The share of webhooks whose end is asked for."""
+    damage: float = 0.0
+    """How often a record that is not finished is found damaged after the machine was down."""
 
     @property
     def calm(self) -> bool:
@@ -86,7 +90,21 @@ def climate_of(seed: int) -> Climate:
         partitions=chance.choice((1, 1, 3)),
         atomic=chance.random() < 0.85,
         moody=chance.random() < 0.85,
+        cancels=chance.choice((0.06, 0.06, 0.06, 0.5)),
+        damage=chance.choice((0.0, 0.0, 0.5)),
     )
+
+
+STORMS = {
+    "repeats": Climate(
+        crashes=4, before=0.05, after=0.3, delays=0.4, longest_delay=2.5, partitions=3, atomic=False, moody=True
+    ),
+    "cancels": Climate(
+        crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, partitions=3, moody=True, cancels=0.5
+    ),
+    "damage": Climate(crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, moody=True, damage=0.5),
+}
+"""Climates for what those that are drawn bring too seldom."""
 
 
 class SimulatedRandom:
@@ -123,6 +141,7 @@ class World:
         self.faults = Random(f"{seed}/faults")
         self.network = Random(f"{seed}/network")
         self.order = Random(f"{seed}/order")
+        self.damage = Random(f"{seed}/damage")
         self.random = SimulatedRandom(Random(f"{seed}/random"))
         self.time = 0.0
         """At which the last life ended."""
