@@ -76,4 +76,5 @@ ENDS = {
     "payload_too_large",
     "endpoint_gone",
     "endpoint_disabled",
+    "undecodable",
 }
