@@ -34,7 +34,9 @@ def main() -> int:
         if done % 50 == 0 and sys.stderr.isatty():
             print(f"\r{done} of {given.seeds} seeds, {len(failed)} failed", end="", file=sys.stderr)
     took = time.monotonic() - began
-    print(f"{given.seeds} seeds from {first} on, {took / given.seeds * 1000:.0f} ms each: {len(failed)} failed {failed}")
+    print(
+        f"{given.seeds} seeds from {first} on, {took / given.seeds * 1000:.0f} ms each: {len(failed)} failed {failed}"
+    )
     return 1 if failed else 0
 
 

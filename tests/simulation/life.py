@@ -12,14 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from howk.domain.errors import Full, HowkError, Rejected, Transient
-from howk.domain.sealing import KEY_BYTES, Sealer
-from howk.flow.ingest import Request
-from howk.flow.keyed import Accepted
-from howk.runtime.roles import EVERY
-from howk.runtime.settings import Settings
-from howk.runtime.stages import Stages
-from howk.runtime.wiring import Engines, House, Tools, wire
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
 from tests.simulation.log import LogDurable, SimulatedLog
 from tests.simulation.loop import Stuck, VirtualLoop
@@ -29,6 +21,15 @@ from tests.simulation.witness import Witness
 from tests.simulation.workload import Ask, Cancel, Command, Configure, Happening, Item, Webhook, Workload
 from tests.simulation.world import Ear, NoMeter, World
 from tests.support import TRIAL, settings
+
+from howk.domain.errors import Full, HowkError, Rejected, Transient
+from howk.domain.sealing import KEY_BYTES, Sealer
+from howk.flow.ingest import Request
+from howk.flow.keyed import Accepted
+from howk.runtime.roles import EVERY
+from howk.runtime.settings import Settings
+from howk.runtime.stages import Stages
+from howk.runtime.wiring import Engines, House, Tools, wire
 
 _SEALER = Sealer(bytes(range(KEY_BYTES)))
 _TIMEOUT = 1.5
@@ -147,19 +148,21 @@ class Life:
     def run(self) -> None:
         """Until it ends."""
         world, loop = self.world, self.loop
+        world.now = self.now
         world.trace.step(self.now(), "world", f"life {self.number}")
         main = loop.create_task(self._main(), name="main")
         try:
             loop.run_while(lambda: not main.done() and not world.violations)
         except Stuck as error:
             world.accuse(f"stuck: {error}")
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it is told with the trace that led to it
             world.accuse(f"the simulation failed: {traceback.format_exc()}")
         if self.dead or world.violations:
             self._bury()
         else:
             self._look_at(main)
         world.time = loop.time()
+        world.now = lambda: world.time
         world.violations += [f"the loop says: {problem}" for problem in loop.problems]
 
     def _look_at(self, main: "asyncio.Task[None]") -> None:
@@ -181,9 +184,7 @@ class Life:
         ground, world = self.ground, self.world
         clock = SimulatedClock(world, self.loop)
         faults = Faults(self)
-        self._log = SimulatedLog(
-            ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic
-        )
+        self._log = SimulatedLog(ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic)
         self._hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
         ground.witness.begin(self.number, self.now, self._hot)
         hosts = {endpoint.receiver.host: endpoint.receiver for endpoint in ground.work.endpoints}
@@ -199,7 +200,11 @@ class Life:
     def _pause(self) -> float:
         """How long what waits for the disk waits for company."""
         climate, chance = self.world.climate, self.world.order
-        return 0.001 if chance.random() < 0.8 or self.world.quiet else 0.001 + 0.5 * climate.longest_delay * chance.random()
+        return (
+            0.001
+            if chance.random() < 0.8 or self.world.quiet
+            else 0.001 + 0.5 * climate.longest_delay * chance.random()
+        )
 
     async def _serve(self, stages: Stages) -> None:
         """As `service` does it, but for sockets and signals."""
@@ -258,7 +263,9 @@ class Life:
             world.quiet = True
             world.right_clock(self.now())
             for endpoint in self.ground.work.endpoints:
-                self.ground.plan(Command(item.at, endpoint, "enable"), self.now())
+                # Once more after every command that is still under way.
+                for wait in (0.0, 4.0):
+                    self.ground.plan(Command(item.at, endpoint, "enable"), self.now() + wait)
 
     async def _meet_clients(self) -> None:
         ground = self.ground
@@ -271,6 +278,8 @@ class Life:
     def _meet(self, item: Item) -> None:
         if isinstance(item, Happening):
             self._happen(item)
+            return
+        if isinstance(item, Command) and item.name == "pause" and self.world.quiet:
             return
         if self.how:
             # The door is closed.
@@ -336,7 +345,9 @@ class Life:
             self._take(webhook, answer, late)
         self._again(item, late)
 
-    async def _enqueue(self, scope: str, webhooks: Sequence[Webhook]) -> Sequence[str | Accepted | Rejected | Transient]:
+    async def _enqueue(
+        self, scope: str, webhooks: Sequence[Webhook]
+    ) -> Sequence[str | Accepted | Rejected | Transient]:
         ingest = self._house.ingest
         if any(webhook.key for webhook in webhooks):
             requests = [Request(w.enqueue, w.key or None, f"body of {w.number}") for w in webhooks]

@@ -14,7 +14,19 @@ from typing import Literal, NamedTuple, Protocol
 from howk.ports.sender import Answer, Answered, Call, Connections, Failure, Timings
 
 Mood = Literal["well", "flaky", "slow", "down", "hanging", "refusing", "gone", "busy"]
-MOODS: tuple[Mood, ...] = ("well", "well", "well", "flaky", "flaky", "slow", "down", "hanging", "refusing", "gone", "busy")
+MOODS: tuple[Mood, ...] = (
+    "well",
+    "well",
+    "well",
+    "flaky",
+    "flaky",
+    "slow",
+    "down",
+    "hanging",
+    "refusing",
+    "gone",
+    "busy",
+)
 
 
 class Reaction(NamedTuple):
@@ -86,9 +98,7 @@ class Wire(Protocol):
 class SimulatedSender:
     """One process's side of it."""
 
-    def __init__(
-        self, receivers: dict[str, Receiver], chance: Random, wire: Wire, dies: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, receivers: dict[str, Receiver], chance: Random, wire: Wire, dies: Callable[[str], bool]) -> None:
         self._receivers = receivers
         self._chance = chance
         self._wire = wire

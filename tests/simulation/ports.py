@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from tests.simulation.world import World
+
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, Transient
 from howk.domain.records import EndpointRow
@@ -28,7 +30,6 @@ from howk.ports.state import (
     Standings,
     Statistics,
 )
-from tests.simulation.world import World
 
 _T = TypeVar("_T")
 
@@ -166,7 +167,9 @@ class FaultyLog:
         return await self._call("log.progress", lambda: self._log.progress(stream, group), stream, group)
 
     async def trim(self, stream: str, partition: int, before: int) -> int:
-        return await self._call("log.trim", lambda: self._log.trim(stream, partition, before), stream, partition, before)
+        return await self._call(
+            "log.trim", lambda: self._log.trim(stream, partition, before), stream, partition, before
+        )
 
     async def check(self) -> None:
         await self._call("log.check", self._log.check)

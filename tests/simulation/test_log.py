@@ -3,12 +3,12 @@
 from random import Random
 
 import pytest
+from tests.simulation.log import LogDurable, SimulatedLog
 
 from howk.domain.records import PENDING, RESULTS
 from howk.ports.log import Finish, Log, Place, Record
 from howk.testing.clock import ManualClock
 from howk.testing.log_suite import LogSuite, everything, values
-from tests.simulation.log import LogDurable, SimulatedLog
 
 
 class TestSimulatedLog(LogSuite):

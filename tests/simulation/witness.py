@@ -42,6 +42,8 @@ _endpoint = reader(EndpointRow)
 
 PROBE_LEASE = 5.0
 """Seconds: twice the timeout and the scheduler's lease, as the run's settings have them."""
+_ROUNDING = 0.002
+"""Seconds: what has to wait is woken at a whole millisecond."""
 Gen = tuple[int, int]
 _T = TypeVar("_T")
 
@@ -71,8 +73,8 @@ class Trail:
     """The life that wrote a record to be sent first, and when."""
     placed_at: int = -1
     """When its first attempt came into the fresh lane, in steps of the trace."""
-    passed: dict[Gen, int] = field(default_factory=dict)
-    """Which life's gate let it go, and it was not sent yet."""
+    passed: dict[Gen, tuple[int, float]] = field(default_factory=dict)
+    """Which life's gate let it go, from when on, and it was not sent yet."""
     sent: list[tuple[Gen, int]] = field(default_factory=list)
     """By gen and life."""
     attempts: list[int] = field(default_factory=list)
@@ -274,7 +276,7 @@ class Witness:
             if trail is None:
                 self._world.accuse(f"the gate was asked about {ask.id}, which never came in")
             elif passage.verdict == "go":
-                trail.passed[ask.series, ask.gen] = self.number
+                trail.passed[ask.series, ask.gen] = (self.number, self.now() + passage.wait)
                 if f"cancel/{trail.id}" in self._stops:
                     self._accuse(trail, "I5: it was let go, and had been marked to be cancelled when this life began")
                 self._may_go(trail, ask, passage)
@@ -381,14 +383,16 @@ class Witness:
             self._accuse(trail, f"its signature does not verify: {wrong}")
 
     def _check_repeat(self, trail: Trail, attempt: int) -> None:
-        going = [gen for gen, life in trail.passed.items() if life == self.number]
+        going = [gen for gen, (life, _) in trail.passed.items() if life == self.number]
         if not going:
             self._accuse(trail, "it was sent, and the gate did not let it go in this life")
             return
         gen = max(going)
-        del trail.passed[gen]
+        _, ready_at = trail.passed.pop(gen)
         if self._world.furthest < trail.due[gen]:
             self._accuse(trail, f"it was sent {trail.due[gen] - self._world.furthest} ms before its time")
+        if self.now() < ready_at - _ROUNDING:
+            self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]
         trail.sent.append((gen, self.number))

@@ -92,7 +92,7 @@ class Configure:
 
 @dataclass(slots=True)
 class Happening:
-    """What no client asks for: the wall clock jumps by `amount` milliseconds, howk is stopped in order, or quiet falls."""
+    """What no client asks for: the wall clock jumps by `amount` milliseconds, howk is stopped, or quiet falls."""
 
     at: float
     what: Literal["jump", "stop", "quiet"]

@@ -5,7 +5,7 @@ is drawn more. A run has a *climate*: which faults there are at all, and how oft
 strict about what may happen; runs with many find what comes of their meeting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -144,7 +144,8 @@ class World:
         self.damage = Random(f"{seed}/damage")
         self.random = SimulatedRandom(Random(f"{seed}/random"))
         self.time = 0.0
-        """Of the last life, when none runs."""
+        """At which the last life ended."""
+        self.now: Callable[[], float] = lambda: self.time
         self.clock_error = 0
         """Milliseconds by which the wall clock is wrong."""
         self.furthest = 0
@@ -179,13 +180,13 @@ class Ear:
         pass
 
     def say(self, event: Event, message: str, **fields: str | int | float) -> None:
-        self._world.trace.step(self._world.time, "howk", event, message)
+        self._world.trace.step(self._world.now(), "howk", event, message)
 
     def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
-        self._world.trace.step(self._world.time, "howk", event, fields.get("stage", ""), message)
+        self._world.trace.step(self._world.now(), "howk", event, fields.get("stage", ""), message)
         if event in ("undecodable", "stage_stalled"):
             self._world.accuse(f"{event}: {message}")
 
     def fail(self, event: Event, message: str, **fields: str | int | float) -> None:
-        self._world.trace.step(self._world.time, "howk", event, message)
+        self._world.trace.step(self._world.now(), "howk", event, message)
         self._world.accuse(f"{event}: {message} {fields}")

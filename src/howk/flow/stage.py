@@ -185,6 +185,9 @@ class Stage:
             if not batch:
                 await self._wake.wait()
                 continue
+            if self._closing:
+                # It was read while the stage closed, and whoever waits for what is in hand does not know of it.
+                return
             self._in_hand += len(batch)
             self._bytes_in_hand += sum([len(entry.value) for entry in batch])
             self._idle.clear()

@@ -24,7 +24,8 @@ queue behind it. What was let go of it keeps its place among those on their way 
 ends unreleased, or it is taken for lost.
 
 **Turns.** Of the deliveries that have entered a turn and have not ended, only the one of the lowest rank goes; what is
-current of a batch enters before the first of it is judged. One whose effect names no turn has left it. What is held by
+current of a batch enters before the first of it is judged. One whose effect names no turn has left it; one
+whose effect names it and no rank keeps the place that it may have. What is held by
 *order* is due once it is the lowest, at once and however the wall clock is set then (of what is rebuilt, at the latest
 when that is sealed), and meets its endpoint at the gate. Where its endpoint would hold what has to wait for its turn,
 that is held by *order*: it stands in no queue before the one it waits for.

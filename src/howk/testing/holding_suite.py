@@ -531,6 +531,15 @@ class HoldingSuite(ABC):
             asks = [asking("b", turn="t", rank=2), asking("c", OTHER, turn="t", rank=3)]
             assert await judged(state, asks) == ["hold order"] * 2
 
+    async def test_an_effect_that_names_a_turn_and_no_rank_takes_no_place_and_none_away(self) -> None:
+        """A delivery that waits for its time has none; one that a rebuild found beyond that has."""
+        async with self.whole() as state:
+            await state.apply([keyed(waiting("timed", 1, NOW + 50), "t", 0)], {})
+            await passes(state, [asking("a", turn="t", rank=1)])
+            assert await judged(state, [asking("b", turn="t", rank=2)]) == ["wait order"]
+            await state.apply([keyed(waiting("b", 1, NOW + 50), "t", 0), ended("a", 0)], {})
+            assert await judged(state, [asking("c", turn="t", rank=3)]) == ["wait order"]
+
     async def test_what_is_not_current_enters_no_turn(self) -> None:
         async with self.whole() as state:
             await state.apply([ended("over", 0)], {})
