@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
 from howk.domain.breaker import BreakerPolicy
@@ -343,6 +344,27 @@ async def test_a_mark_goes_with_a_delivery_that_is_not_known_any_more_when_it_en
         entry = Entry(RESULTS, 0, 0, "app/wh_x", encode(result), 1)
         (item,) = (await judge([entry], corridor.engines.state, _RULES)).items
         assert records_of(item) == [journal.marks_no_more("wh_x")]
+
+
+async def test_a_cancel_that_settle_had_not_seen_at_a_kill_stands_over_the_failure_that_came_after_it(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with Receiver(status=500) as receiver:
+        async with opened(tmp_path / "data", clock) as corridor:
+            await corridor.house.reconcile.recover()
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.house.command.cancel(webhook_id)
+            stage = asyncio.ensure_future(corridor.house.deliver_stage.run())
+            await corridor.house.deliver_stage.caught_up()
+            stage.cancel()
+            killed = image_of(tmp_path / "data")
+        async with opened(killed, clock) as corridor:
+            await corridor.house.reconcile.recover()
+            assert [status and status.state for status in await _known(corridor, [webhook_id])] == ["pending"]
+        async with running(killed, clock) as corridor:
+            status = await corridor.ended(webhook_id)
+            assert (status.state, status.attempts) == ("cancelled", 1)
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

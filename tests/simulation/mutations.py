@@ -143,7 +143,7 @@ MUTATIONS = (
         "domain/delivery.py",
         "            admitted=False,\n            probe=0,\n            previous=Previous(",
         "            admitted=False,\n            probe=0,\n"
-        "            payload=type(delivery.payload)(bytes(delivery.payload) + b' ') if delivery.payload_base64 == ''"
+        "            payload=type(delivery.payload)(b'[' + bytes(delivery.payload) + b']') if delivery.payload_base64 == ''"
         " else delivery.payload,\n"
         "            previous=Previous(",
     ),

@@ -324,6 +324,18 @@ def pending_status(delivery: Delivery, target: str) -> Status:
     )
 
 
+def unsettled_status(result: Result) -> Status:
+    """The status of an accepted delivery of which only its first outcome is known, before settle has judged that."""
+    return Status(
+        id=result.id,
+        scope=result.scope,
+        state="pending",
+        max_attempts=result.max_attempts,
+        created_at=result.created_at,
+        ordering_key=result.delivery.ordering_key if result.delivery else "",
+    )
+
+
 def accepted_status(delivery: Delivery) -> Status:
     """The status of a new delivery of one target that is in the log: pending, or with a time ahead deferred, before
     settle has its `schedule`."""
