@@ -28,6 +28,7 @@ help:
 	@echo 'make test    every check, as CI runs them (lint, types, all tests)'
 	@echo 'make unit    the tests that start no processes (ARGS="-k name" chooses)'
 	@echo 'make fuzz    fuzz answers and enqueues     (SECONDS=600 each; a minute if not said)'
+	@echo 'make simulate  the rooms under every fault (SEEDS=5000, FROM=17)'
 	@echo 'make lint    ruff check, ruff format --check, import rules'
 	@echo 'make format  let ruff fix and format'
 	@echo 'make types   pyright'
@@ -69,6 +70,13 @@ unit: $(DEV)/.ready
 fuzz: $(DEV)/.ready
 	@HOWK_FUZZ_SECONDS='$(SECONDS)' $(PYTEST) tests/fuzz $(ARGS)
 
+SEEDS = 1000
+FROM =
+
+simulate: $(DEV)/.ready
+	@if [ -n '$(FROM)' ]; then set -- --from '$(FROM)'; fi; \
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) "$$@" $(ARGS)
+
 bench: $(DEV)/.ready
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -99,4 +107,4 @@ $(DEV)/.ready: requirements/dev.txt requirements/build.txt requirements/environm
 $(RUN)/.ready: requirements/run.txt requirements/build.txt requirements/environment.sh pyproject.toml
 	@PYTHON='$(PYTHON)' sh requirements/environment.sh $(RUN) requirements/run.txt
 
-.PHONY: help run test lint format types unit docs fuzz bench lock dist clean
+.PHONY: help run test lint format types unit simulate docs fuzz bench lock dist clean

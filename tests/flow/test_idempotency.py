@@ -1,13 +1,14 @@
 """Requests with a key, over the embedded engine: one delivery for each key, whatever dies between the steps."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec import Raw
 from tests.support import Corridor, ManualClock, opened, running
 
+from howk.domain.delivery import Status
 from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.idempotency import body_hash, scoped
 from howk.domain.ids import delivery_id
@@ -17,7 +18,7 @@ from howk.flow.ingest import Enqueue, Request
 from howk.flow.journal import Journal
 from howk.flow.keyed import Accepted, Answer, Item, Keyed
 from howk.ports.log import Finish, Log, Record
-from howk.ports.state import KeyAsk
+from howk.ports.state import HotState, KeyAsk, KeyEnd
 from howk.ports.telemetry import RECEIVED
 from howk.runtime.wiring import SystemRandom
 from howk.testing.receiver import Receiver
@@ -260,14 +261,15 @@ class _Failing:
             raise self.error
 
 
-def keyed(corridor: Corridor, log: _Failing) -> Keyed:
+def keyed(corridor: Corridor, log: _Failing, state: "_Forgetful | None" = None) -> Keyed:
     """What ingest knows of keys, before another log, and in no mood to wait."""
     front = Journal(log, corridor.metrics)  # pyright: ignore[reportArgumentType]
 
     def records(deliveries: Sequence[Delivery]) -> list[Record]:
         return [journal.accepted(delivery) for delivery in deliveries]
 
-    return Keyed(front, corridor.engines.state, corridor.clock, SystemRandom(), records, wait=0.01)
+    hot = state or corridor.engines.state
+    return Keyed(front, hot, corridor.clock, SystemRandom(), records, wait=0.01)  # pyright: ignore[reportArgumentType]
 
 
 def item(key: str) -> Item:
@@ -298,6 +300,37 @@ async def test_what_a_full_log_refused_leaves_the_key_free(tmp_path: Path) -> No
         with pytest.raises(Full):
             await broken.accept("app", [item("k")])
         assert not (await one(corridor, "k", b"2")).replayed
+
+
+class _Forgetful:
+    """Hot state that can't be told once what became of a key."""
+
+    def __init__(self, state: HotState) -> None:
+        self._state = state
+        self.claim_keys = state.claim_keys
+        self.fails = True
+
+    async def accept(self, statuses: Sequence[Status], keys: Sequence[KeyEnd] = ()) -> Mapping[int, int]:
+        if self.fails:
+            self.fails = False
+            raise Transient("hot state is away")
+        return await self._state.accept(statuses, keys)
+
+
+@pytest.mark.parametrize("error", [None, Transient("the disk is away"), Full("too much waits")])
+async def test_a_key_whose_end_could_not_be_told_is_free_for_the_next_request(
+    tmp_path: Path, error: HowkError | None
+) -> None:
+    async with running(tmp_path) as corridor:
+        log = _Failing(corridor.engines.log, error)
+        log.go.set()
+        forgetful = keyed(corridor, log, _Forgetful(corridor.engines.state))
+        with pytest.raises(Transient):
+            await forgetful.accept("app", [item("k")])
+        log.error = None
+        (answer,) = await forgetful.accept("app", [item("k")])
+        assert isinstance(answer, Accepted)
+        assert set(await logged(corridor)) == {answer.id}
 
 
 async def test_a_repeat_waits_for_the_first_a_bounded_time(tmp_path: Path) -> None:

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import Corridor, ManualClock, running
+from tests.support import Corridor, ManualClock, opened, running
 
 from howk.domain.config_defaults import ConfigRequest, OrderingAsked
+from howk.domain.delivery import Status, turn_of
+from howk.domain.records import PENDING, Delivery, Result, reader
+from howk.flow.stage import Emission
+from howk.ports.log import Entry
+from howk.ports.state import Ask, Effect
 from howk.testing.receiver import Received, Receiver
 
 _RULES: dict[str, Any] = {"retry__jitter": 0.0}
+read_delivery = reader(Delivery)
+read_result = reader(Result)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -169,3 +176,51 @@ async def test_keyed_deliveries_to_a_failing_endpoint_go_out_in_their_order_once
         successes = _first_successes(receiver.captured)
         for ids in keys.values():
             assert [id_ for id_ in successes if id_ in set(ids)] == ids
+
+
+async def _entries(corridor: Corridor, count: int) -> list[Entry]:
+    """What deliver is given of the fresh lane."""
+    consumer = await corridor.engines.log.consume(PENDING, "deliver", lambda: None)
+    entries: list[Entry] = []
+    while len(entries) < count:
+        entries += await consumer.fetch(count)
+    return entries
+
+
+async def test_what_comes_into_the_room_while_it_stops_passes_nothing_that_was_given_back(tmp_path: Path) -> None:
+    async with Receiver() as receiver, opened(tmp_path, **_RULES) as corridor:
+        deliver, emitted = corridor.house.deliver, list[Emission]()
+        await corridor.house.reconcile.recover()
+        await _send(corridor, receiver.url, 2)
+        first, second = await _entries(corridor, 2)
+        await deliver.take([first], emitted.append)
+        deliver.stop()
+        await deliver.take([second], emitted.append)
+        deliver.open_turns()
+        await deliver.turn()
+        assert [(each.entry.offset, each.finished) for each in emitted] == [(0, False), (1, False)]
+        assert corridor.engines.sender.in_flight() == 0
+
+
+async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_behind_it_passes(tmp_path: Path) -> None:
+    async with Receiver(delay_ms=2_000) as receiver, opened(tmp_path, **_RULES) as corridor:
+        deliver, state, now = corridor.house.deliver, corridor.engines.state, corridor.clock.now()
+        await corridor.house.reconcile.recover()
+        ids = await _send(corridor, receiver.url, 3)
+        emitted: list[Emission] = []
+        entries = await _entries(corridor, len(ids))
+        await deliver.take(entries, emitted.append)
+        corridor.clock.advance(2_500)
+        await deliver.turn()
+        # Hot state does not know every turn yet: nobody can enter, and so nobody leaves the room.
+        assert emitted == []
+        deliver.open_turns()
+        await deliver.turn()
+        held = [read_result(emission.records[0].value) for emission in emitted]
+        assert [(result.id, result.held_by) for result in held] == [(id_, "order") for id_ in ids[1:]]
+        # The first ends before it is settled that the others are held.
+        await state.apply([Effect(Status(id=ids[0], scope="app", state="delivered", ended_at=now))], {})
+        turn = turn_of(read_delivery(entries[0].value))
+        (passage,) = await state.gate([Ask("wh_later", 1, 0, "app", 1, 3, now, turn=turn, rank=9)], now)
+        assert passage.verdict == "wait"
+        corridor.engines.sender.abort()

@@ -1,16 +1,17 @@
 """What a crash between any two steps leaves behind, and that the next start makes it whole."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
 from howk.domain.breaker import BreakerPolicy
 from howk.domain.delivery import Status
 from howk.domain.errors import Transient
-from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, reader
+from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, encode, reader
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import Rules
 from howk.flow import journal
@@ -18,7 +19,7 @@ from howk.flow.journal import Journal
 from howk.flow.projection import judge
 from howk.flow.settle import records_of
 from howk.flow.stage import Emission, Emit, Lane, Stage
-from howk.ports.log import Entry, Finish, Log, Place, Record
+from howk.ports.log import Consumer, Entry, Finish, Log, Place, Progress, Record
 from howk.ports.telemetry import STAGE_RETRIES
 from howk.runtime.observability import Metrics
 from howk.testing.receiver import Receiver
@@ -237,6 +238,133 @@ async def test_a_stage_keeps_what_it_could_not_append_until_it_can(tmp_path: Pat
         assert {entry.value for entry in await _entries(corridor, RESULTS)} == {b"%d" % i for i in range(10)}
         assert [event for event, _ in notes.lines] == ["stage_retry"] * 5
         assert f'{STAGE_RETRIES.name}{{stage="echo"}} 5.0' in metrics.expose().decode()
+
+
+class _Unsteady:
+    """A log some of whose calls fail once, and whose consumers fail or are late as told."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.fails = {"bounds", "progress"}
+        self.fetch_fails: set[str] = set()
+        self.fetch_waits: dict[str, asyncio.Event] = {}
+        self.capabilities = log.capabilities
+        self.append = log.append
+
+    async def bounds(self, stream: str) -> Mapping[Place, tuple[int, int]]:
+        self._fail(self.fails, "bounds")
+        return await self._log.bounds(stream)
+
+    async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
+        self._fail(self.fails, "progress")
+        return await self._log.progress(stream, group)
+
+    async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
+        return _UnsteadyConsumer(await self._log.consume(stream, group, wake), self, stream)
+
+    def _fail(self, fails: set[str], name: str) -> None:
+        if name in fails:
+            fails.remove(name)
+            raise Transient("the log is away", retry_after=0.001)
+
+    async def before_fetch(self, stream: str) -> None:
+        self._fail(self.fetch_fails, stream)
+        if stream in self.fetch_waits:
+            await self.fetch_waits[stream].wait()
+
+
+class _UnsteadyConsumer:
+    def __init__(self, consumer: Consumer, log: _Unsteady, stream: str) -> None:
+        self._consumer = consumer
+        self._log = log
+        self._stream = stream
+        self.ready = consumer.ready
+        self.backlog = consumer.backlog
+
+    async def fetch(self, limit: int) -> Sequence[Entry]:
+        await self._log.before_fetch(self._stream)
+        return await self._consumer.fetch(limit)
+
+
+def _unsteady(corridor: Corridor, room: _Echo) -> tuple[_Unsteady, Stage]:
+    log, metrics = _Unsteady(corridor.engines.log), Metrics()
+    journal = Journal(log, metrics)  # pyright: ignore[reportArgumentType]
+    return log, Stage("echo", room, (Lane(PENDING), Lane(SLOW)), journal, 100, metrics, Notes())
+
+
+async def test_who_waits_for_a_stage_to_catch_up_outlasts_a_log_that_is_away(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        await corridor.engines.log.append([Record(PENDING, "k", b"1")])
+        room = _Echo()
+        log, stage = _unsteady(corridor, room)
+        task = asyncio.ensure_future(stage.run())
+        async with asyncio.timeout(20):
+            await stage.caught_up()
+        task.cancel()
+        assert room.durable == [0]
+        assert log.fails == set()
+
+
+async def test_what_one_lane_has_given_is_not_lost_when_the_next_can_not_be_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        records = [Record(stream, "k", b"%d" % n) for stream in (PENDING, SLOW) for n in range(4)]
+        await corridor.engines.log.append(records)
+        room = _Echo()
+        log, stage = _unsteady(corridor, room)
+        log.fetch_fails.add(SLOW)
+        task = asyncio.ensure_future(stage.run())
+        await _until(lambda: len(room.durable) == len(records))
+        task.cancel()
+        assert log.fetch_fails == set()
+
+
+async def test_what_is_read_while_a_stage_closes_is_left_for_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        await corridor.engines.log.append([Record(PENDING, "k", b"1")])
+        room = _Echo()
+        log, stage = _unsteady(corridor, room)
+        gate = log.fetch_waits[PENDING] = asyncio.Event()
+        task = asyncio.ensure_future(stage.run())
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        stage.close()
+        await stage.drained()
+        gate.set()
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        assert room.durable == []
+        assert [entry.value for entry in await _entries(corridor, RESULTS)] == []
+
+
+async def test_a_mark_goes_with_a_delivery_that_is_not_known_any_more_when_it_ends(tmp_path: Path) -> None:
+    """As of one whose cancel was decided and whose attempt ended before a kill."""
+    result = Result(v=1, id="wh_x", scope="app", outcome="delivered", at=1, created_at=1)
+    async with opened(tmp_path) as corridor:
+        entry = Entry(RESULTS, 0, 0, "app/wh_x", encode(result), 1)
+        (item,) = (await judge([entry], corridor.engines.state, _RULES)).items
+        assert records_of(item) == [journal.marks_no_more("wh_x")]
+
+
+async def test_a_cancel_that_settle_had_not_seen_at_a_kill_stands_over_the_failure_that_came_after_it(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with Receiver(status=500) as receiver:
+        async with opened(tmp_path / "data", clock) as corridor:
+            await corridor.house.reconcile.recover()
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.house.command.cancel(webhook_id)
+            stage = asyncio.ensure_future(corridor.house.deliver_stage.run())
+            await corridor.house.deliver_stage.caught_up()
+            stage.cancel()
+            killed = image_of(tmp_path / "data")
+        async with opened(killed, clock) as corridor:
+            await corridor.house.reconcile.recover()
+            assert [status and status.state for status in await _known(corridor, [webhook_id])] == ["pending"]
+        async with running(killed, clock) as corridor:
+            status = await corridor.ended(webhook_id)
+            assert (status.state, status.attempts) == ("cancelled", 1)
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

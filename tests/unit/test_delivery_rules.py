@@ -341,6 +341,22 @@ def test_a_status_is_pending_with_the_attempts_that_were_made() -> None:
     assert (status.state, status.attempts, status.gen, status.ended_at) == ("pending", 2, 2, 0)
 
 
+@pytest.mark.parametrize("why", ["expired", "endpoint_disabled"])
+def test_what_is_given_up_unsent_says_the_same_of_its_last_attempt_when_its_letter_is_read_again(
+    why: Literal["expired", "endpoint_disabled"],
+) -> None:
+    never_sent = move(unsent(delivery("a", 0), why, 5_000), POLICY)
+    assert never_sent.dead is not None
+    assert dead_status(never_sent.dead) == never_sent.status
+    assert never_sent.status.last_attempt_at == 0
+    waiting = move(result("a", "failed", 0), POLICY).waiting
+    assert waiting is not None
+    given_up = move(unsent(waiting.delivery, why, 5_000), POLICY)
+    assert given_up.dead is not None
+    assert dead_status(given_up.dead) == given_up.status
+    assert given_up.status.last_attempt_at == 1_000
+
+
 def test_what_is_cancelled_says_the_same_of_its_last_attempt_when_it_is_read_again() -> None:
     failed = result("a", "failed", 0)
     ended = move(failed, POLICY, marked=True).status

@@ -12,10 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "howk"
 
 ROOMS = ("ingest", "deliver", "settle", "schedule", "reconcile", "recall", "keyed", "configs", "retain")
-TASK_STARTERS = ("flow/stage.py", "runtime/service.py", "adapters/")
+TASK_STARTERS = ("flow/stage.py", "runtime/service.py", "runtime/stages.py", "adapters/")
 # The loop of the rooms, where a record must not end the process again and again; and the door, where one request must
 # not end the others. Anywhere else a bug is to be seen.
 CATCHES_ALL = ("flow/stage.py", "web/app.py")
+
+UNREPEATABLE = frozenset({"time", "random", "secrets", "uuid", "threading", "concurrent", "socket", "os"})
+# It measures how long an append takes, for a metric.
+MEASURES = "flow/journal.py"
 
 # Joined here so that this file passes its own check.
 REGISTRY_HOSTS = tuple(
@@ -56,6 +60,17 @@ def loops_and_tasks(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.comprehension) and node.is_async:
             found.append(f"line {node.target.lineno}: async for in a comprehension")
     return found
+
+
+def unrepeatable_imports(tree: ast.AST) -> list[str]:
+    """What reads the machine's time or chance, or runs beside the loop: with it no seed could be replayed."""
+    found = [
+        (node.lineno, name.partition(".")[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+    ]
+    return [f"line {line}: imports {name}" for line, name in found if name in UNREPEATABLE]
 
 
 def started_tasks(tree: ast.AST) -> list[str]:
@@ -121,9 +136,16 @@ def test_a_room_has_no_loop_and_starts_no_task(room: str) -> None:
     assert breaches(path, loops_and_tasks) == []
 
 
-@pytest.mark.parametrize("module", ["flow/stage.py", "runtime/service.py"])
+@pytest.mark.parametrize("module", ["flow/stage.py", "runtime/service.py", "runtime/stages.py"])
 def test_a_module_with_a_licence_to_start_tasks_exists(module: str) -> None:
     assert (SOURCE / module).is_file()
+
+
+def test_rooms_and_stages_take_time_and_chance_from_their_ports_alone() -> None:
+    files = [*(SOURCE / "flow").glob("*.py"), SOURCE / "runtime" / "stages.py"]
+    found = [breach for path in files for breach in breaches(path, unrepeatable_imports)]
+    assert [breach for breach in found if MEASURES not in breach] == []
+    assert len(found) == 1
 
 
 def test_only_the_stage_the_service_and_the_adapters_start_tasks() -> None:
@@ -172,6 +194,11 @@ def test_the_room_checker_catches(sample: str) -> None:
 def test_the_room_checker_lets_plain_work_pass() -> None:
     sample = "async def f(batch):\n    for record in batch:\n        await send(record)"
     assert loops_and_tasks(ast.parse(sample)) == []
+
+
+@pytest.mark.parametrize("sample", ["import time", "from random import Random", "import os.path", "import a, secrets"])
+def test_the_checker_of_time_and_chance_catches(sample: str) -> None:
+    assert len(unrepeatable_imports(ast.parse(sample))) == 1
 
 
 @pytest.mark.parametrize("sample", ["asyncio.create_task(f())", "group.create_task(f())", "create_task(f())"])

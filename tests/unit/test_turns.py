@@ -51,6 +51,7 @@ def test_it_keeps_what_entered_in_order_within_its_bounds_and_lets_each_leave_on
         elif what == "overdue":
             late = [each for each in model if now - each.at >= 2.0]
             assert turns.overdue(now) == [each.job for each in late]
+            assert all(turns.leave(each.job) for each in late)
             model = [each for each in model if each not in late]
         else:
             assert not turns.leave(gone)

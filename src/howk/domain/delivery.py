@@ -317,12 +317,20 @@ def dead_status(letter: DeadLetter) -> Status:
         attempts=letter.attempts,
         max_attempts=letter.max_attempts,
         created_at=letter.created_at,
-        last_attempt_at=letter.at if letter.attempts else 0,
+        last_attempt_at=_last_before_death(letter),
         last_status_code=letter.status_code,
         last_error=letter.error,
         reason_type=letter.reason,
         ended_at=letter.at,
     )
+
+
+def _last_before_death(letter: DeadLetter) -> int:
+    delivery = letter.delivery
+    if not letter.attempts or delivery is None or letter.attempts == delivery.attempt:
+        return letter.at if letter.attempts else 0
+    # It was not sent any more: the last attempt is the one before.
+    return delivery.previous.at if delivery.previous else 0
 
 
 def pending_status(delivery: Delivery, target: str) -> Status:
@@ -337,6 +345,18 @@ def pending_status(delivery: Delivery, target: str) -> Status:
         max_attempts=delivery.max_attempts,
         created_at=delivery.created_at,
         ordering_key=delivery.ordering_key,
+    )
+
+
+def unsettled_status(result: Result) -> Status:
+    """The status of an accepted delivery of which only its first outcome is known, before settle has judged that."""
+    return Status(
+        id=result.id,
+        scope=result.scope,
+        state="pending",
+        max_attempts=result.max_attempts,
+        created_at=result.created_at,
+        ordering_key=result.delivery.ordering_key if result.delivery else "",
     )
 
 

@@ -95,14 +95,12 @@ class Turns(Generic[J]):
         return True
 
     def overdue(self, now: float) -> list[J]:
-        """Those that have waited too long; they are no longer here."""
+        """Those that have waited too long, longest first."""
         late: list[J] = []
         for waiting in self._all.values():
             if now - waiting.since < self._limits.patience:
                 break
             late.append(waiting.job)
-        for job in late:
-            self.leave(job)
         return late
 
     def drain(self) -> list[J]:

@@ -124,6 +124,7 @@ class Deliver:
         self._pacing: Pacing[Job] = Pacing(patience.pace)
         self._turns: Turns[Job] = Turns(patience.turns)
         self._turns_open = False
+        self._stopped = False
         self._said = frozenset(outcome for outcome, level in ATTEMPT_LEVELS.items() if reporter.wants(level))
         self._in_hand: set[Key] = set()
         self._starting: list[Job] = []
@@ -149,18 +150,22 @@ class Deliver:
             self._wake(0)
 
     def stop(self) -> None:
-        """Give back what waits: it stays unfinished in the log."""
+        """Give back what waits, and what still comes: it stays unfinished in the log."""
+        self._stopped = True
         waiting = [*self._pacing.drain(), *self._turns.drain()]
         # Only now, when nothing is left that their places could be given to.
         starting, self._starting = self._starting, []
         for job in starting:
             self._pacing.finished(job.endpoint, job.host, job, None, self._clock.monotonic())
         for job in (*starting, *waiting):
-            self._in_hand.discard(job.key)
-            if len(job.delivery.targets) == 1:
-                job.batch.give_back()
-            else:
-                self._done(job, self._held(job, LIMIT))
+            self._give_back(job)
+
+    def _give_back(self, job: Job) -> None:
+        self._in_hand.discard(job.key)
+        if len(job.delivery.targets) == 1:
+            job.batch.give_back()
+        else:
+            self._done(job, self._held(job, LIMIT))
 
     async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
         jobs, unreadable = jobs_of(batch, emit, self._directory.limits, hosts=self._hosts)
@@ -174,6 +179,11 @@ class Deliver:
             known = {id(job) for job in asked}
             turning += [job for job in fresh if id(job) not in known]
         # Up to here nothing is in hand or emitted.
+        if self._stopped:
+            # It may have to go after one that was given back.
+            for job in (*turning, *(each.job for each in going)):
+                self._give_back(job)
+            going, turning = [], []
         over += self._enter(going, turning, self._call)
         for entry, error in unreadable:
             self._end_unreadable(entry, error, emit)
@@ -332,15 +342,23 @@ class Deliver:
         waiting.append(job)
 
     async def _turn_on(self, clock: float) -> None:
-        """Ask for the first of each turn, and put aside who has waited too long."""
-        for job in self._turns.overdue(clock):
-            self._leave(job, self._held(job, ORDER))
+        """Ask for the first of each turn, and put aside who has waited too long. These are asked about too: only who
+        has entered its turn may leave the room, or those behind it would pass."""
         if not self._turns_open:
             return
-        heads = self._turns.heads(clock)
-        passages = await self._state.gate([ask_of(job) for job in heads], self._clock.now())
-        asked = [(job, passage) for job, passage in zip(heads, passages, strict=True) if passage.verdict != "wait"]
-        ready = [(job, passage) for job, passage in asked if self._turns.leave(job)]
+        late = {id(job): job for job in self._turns.overdue(clock)}
+        heads = [job for job in self._turns.heads(clock) if id(job) not in late]
+        jobs = [*late.values(), *heads]
+        passages = await self._state.gate([ask_of(job) for job in jobs], self._clock.now())
+        ready: list[tuple[Job, Passage]] = []
+        for job, passage in zip(jobs, passages, strict=True):
+            waits = passage.verdict == "wait"
+            if (waits and id(job) not in late) or not self._turns.leave(job):
+                continue
+            if waits:
+                self._leave(job, self._held(job, ORDER))
+            else:
+                ready.append((job, passage))
         going, _, over = self._plan([job for job, _ in ready], [passage for _, passage in ready])
         for job, result in (*over, *self._enter(going, (), self._call_or_fault)):
             self._leave(job, result)

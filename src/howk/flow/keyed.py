@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from howk.domain.delivery import accepted_status
+from howk.domain.delivery import Status, accepted_status
 from howk.domain.errors import FieldProblem, Full, Rejected, Transient
 from howk.domain.idempotency import End, Verdict, is_key, scoped
 from howk.domain.ids import RANDOM_BYTES, delivery_id
@@ -73,6 +73,8 @@ class Keyed:
         self._clock = clock
         self._random = random
         self._wait = wait
+        self._owed: list[KeyEnd] = []
+        self._one_teller = asyncio.Lock()
 
     async def accept(self, scope: str, items: Sequence[Item]) -> list[Answer]:
         """For each request what came of it. Raises `Transient` when nothing was taken, or that can't be known.
@@ -121,6 +123,8 @@ class Keyed:
                 asked.append(index)
                 asks.append(KeyAsk(scoped(scope, item.key), item.body, id_))
         waits: set[asyncio.Future[None]] = set()
+        if self._owed:
+            await self._tell_owed()
         found = await self._state.claim_keys(asks, now) if asks else ()
         for index, (verdict, id_, settled) in zip(asked, found, strict=True):
             if verdict is Verdict.MINE:
@@ -159,9 +163,26 @@ class Keyed:
                 if one.item.key is not None
             ]
             taken = made if end == "kept" else []
-            await self._state.accept([accepted_status(delivery) for _, delivery in taken], ends)
+            await self._end([accepted_status(delivery) for _, delivery in taken], ends)
         for one, _ in made:
             answers[one.place] = Accepted(one.id)
+
+    async def _end(self, statuses: Sequence[Status], ends: Sequence[KeyEnd]) -> None:
+        told = False
+        try:
+            await self._state.accept(statuses, ends)
+            told = True
+        finally:
+            if not told:
+                self._owed += ends
+
+    async def _tell_owed(self) -> None:
+        """End the claims of requests that could not do so: nobody else may have their keys until then."""
+        async with self._one_teller:
+            if self._owed:
+                owed = self._owed.copy()
+                await self._state.accept((), owed)
+                del self._owed[: len(owed)]
 
     async def _append(self, scope: str, made: Sequence[tuple[_Entering, Delivery]], now: int) -> None:
         keys = [

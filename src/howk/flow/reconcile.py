@@ -20,10 +20,11 @@ from howk.domain.delivery import (
     pending_status,
     ranked,
     turn_of,
+    unsettled_status,
     waiting_status,
 )
 from howk.domain.endpoints import ENDPOINT_IDS, endpoint_id
-from howk.domain.errors import Undecodable
+from howk.domain.errors import NewerRecord, Undecodable
 from howk.domain.records import (
     DEADLETTER,
     PENDING,
@@ -34,10 +35,11 @@ from howk.domain.records import (
     DeadLetter,
     Delivery,
     EndpointRow,
+    Result,
     Waiting,
     reader,
 )
-from howk.domain.settlement import Rules, read_result
+from howk.domain.settlement import COMMANDS, Rules, read_result
 from howk.flow import journal
 from howk.flow.journal import Journal
 from howk.flow.projection import counted_again, effects_of, judge, marks_of, waiting_effect, watermark_of
@@ -49,6 +51,7 @@ from howk.ports.telemetry import REBUILD, Meter, Reporter
 
 _read_delivery = reader(Delivery)
 _read_waiting = reader(Waiting)
+_read_result = reader(Result)
 _read_dead = reader(DeadLetter)
 _read_endpoint = reader(EndpointRow)
 
@@ -91,6 +94,7 @@ class Reconcile:
             on_stops()
         for lane in (SLOW, PENDING):
             await each(self._unfinished(lane), self._note_queued)
+        await each(self._journal.unfinished(RESULTS, self._settle), self._note_unsettled)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
@@ -247,8 +251,28 @@ class Reconcile:
         # What is known needs no note, and noted twice it would count twice as received.
         await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
 
+    async def _note_unsettled(self, batch: Sequence[Entry]) -> None:
+        """What has a first outcome that settle has not finished: a cancel that came before it is about a delivery that
+        nobody knew any more."""
+        results = [result for entry in batch if (result := _first_outcome(entry))]
+        known = (await self._state.standing([result.id for result in results])).deliveries
+        unknown = [result for result, found in zip(results, known, strict=True) if found is None]
+        await self._state.accept([unsettled_status(result) for result in unknown])
+
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)
+
+
+def _first_outcome(entry: Entry) -> Result | None:
+    """The outcome of a first attempt; what can't be read, or is too new, is settle's to meet."""
+    if entry.damage:
+        return None
+    try:
+        result = _read_result(entry.value)
+    except (Undecodable, NewerRecord):
+        return None
+    first = (result.series, result.gen) == (1, 0) and result.outcome not in COMMANDS
+    return result if first and result.outcome != "undecodable" else None
 
 
 def _of_endpoints(batch: Sequence[Entry]) -> list[Entry]:

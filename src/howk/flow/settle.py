@@ -141,11 +141,11 @@ def records_of(item: Judged) -> list[Record]:
     if moved.waiting is not None:
         records.append(journal.waits(moved.waiting))
         return records
-    if before is not None:
-        if before.gen or before.series > 1:
-            records.append(journal.waits_no_more(moved.status.id))
-        if before.marked:
-            records.append(journal.marks_no_more(moved.status.id))
+    if before is not None and (before.gen or before.series > 1):
+        records.append(journal.waits_no_more(moved.status.id))
+    if before is None or before.marked:
+        # One that is not known any more, as after a kill, may have a mark all the same.
+        records.append(journal.marks_no_more(moved.status.id))
     if moved.dead is not None:
         records.append(journal.dead(moved.dead))
     elif moved.status.state == "cancelled" and item.result.outcome != "cancelled":

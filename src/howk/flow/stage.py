@@ -6,7 +6,7 @@ starts a task.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from howk.domain.errors import HowkError, NewerRecord, Transient, whereabouts
@@ -149,17 +149,26 @@ class Stage:
 
     async def caught_up(self) -> None:
         """Returns when everything has been finished that the lanes held at the call."""
+        ends = await self._insist(self._ends)
+        self._progressed.clear()
+        while await self._insist(lambda: self._lacks(ends)):
+            await self._progressed.wait()
+            self._progressed.clear()
+
+    async def _ends(self) -> dict[Place, int]:
         ends: dict[Place, int] = {}
         for lane in self._lanes:
             bounds = await self._journal.log.bounds(lane.stream)
             ends.update({place: end for place, (_, end) in bounds.items()})
-        self._progressed.clear()
-        while any([await self._reached(place) < end for place, end in ends.items()]):
-            await self._progressed.wait()
-            self._progressed.clear()
+        return ends
 
-    async def _reached(self, place: Place) -> int:
-        return (await self._journal.log.progress(place.stream, self.group))[place].next
+    async def _lacks(self, ends: Mapping[Place, int]) -> bool:
+        """Whether something below these offsets is not finished."""
+        for lane in self._lanes:
+            progress = await self._journal.log.progress(lane.stream, self.group)
+            if any(done.next < ends.get(place, 0) for place, done in progress.items()):
+                return True
+        return False
 
     def backlog(self) -> dict[str, int]:
         """Records not fetched yet, about, of each lane; none before the stage reads."""
@@ -176,6 +185,9 @@ class Stage:
             if not batch:
                 await self._wake.wait()
                 continue
+            if self._closing:
+                # It was read while the stage closed, and whoever waits for what is in hand does not know of it.
+                return
             self._in_hand += len(batch)
             self._bytes_in_hand += sum([len(entry.value) for entry in batch])
             self._idle.clear()
@@ -264,8 +276,15 @@ class Stage:
         ]
         batch: list[Entry] = []
         for consumer, places in zip(consumers, self._shares.deal(free, ready), strict=True):
-            if places:
+            if not places:
+                continue
+            try:
                 batch.extend(await consumer.fetch(places))
+            except Transient:
+                if not batch:
+                    raise
+                # What the lane before it has given is in hand. This one is asked again after that.
+                break
         return batch
 
     def _emit(self, emission: Emission) -> None:

@@ -2,7 +2,7 @@
 
 **A call is one whole decision over a batch**, atomic per item at least (embedded: one transaction per batch). Items
 are judged in the order given. Every call is idempotent by (series, gen) or by watermark, so a caller that got
-`Transient` calls again.
+`Transient` calls again; a token, a probe or a lease that the call before took may then be lost until its time is over.
 
 **Watermark.** `apply` stores, in the same act as its effects, the offset of `results` up to which settle's effects are
 in. A call with a watermark at or below the stored one changes nothing. `condition` gives it back at start, and settle's
@@ -15,18 +15,20 @@ first attempts do (an unknown one is current) once a rebuild has restored endpoi
 **Leases** run on hot state's own clock. A claim that is not released before its lease ends, or whose owner died, is
 claimed again; embedded, the owner is the process. Due times are wall time.
 
-**Endpoints.** What the log says of one (its row in `howk.state`) is handed in by `restore` and `apply`; of two the one
-of the higher gen stands. What is known of an endpoint beyond it (the window of a closed breaker, tokens, a leased
-probe, which holds are on their way) may die with the process, and that of endpoints with neither row nor holds is
-bounded, least recently used first. A delivery put aside by reason of its endpoint (`domain.delivery.OF_ENDPOINT`)
-stands in that endpoint's queue, and while there is one, fresh deliveries queue behind it. What was let go of it
-keeps its place among those on their way until its outcome is applied, its lease ends unreleased, or it is taken for
-lost.
+**Endpoints.** What the log says of one (its row in `howk.state`) is handed in by `restore` and `apply`, at each start
+anew; of two the one of the higher gen stands, of one gen the later. The row, and what is known of an endpoint beyond it
+(the window of a closed breaker, tokens, a leased probe, which holds are on their way), may die with the process, and
+that of endpoints with neither row nor holds is bounded, least recently used first. A delivery put aside by reason of
+its endpoint (`domain.delivery.OF_ENDPOINT`) stands in that endpoint's queue, and while there is one, fresh deliveries
+queue behind it. What was let go of it keeps its place among those on their way until its outcome is applied, its lease
+ends unreleased, or it is taken for lost.
 
-**Turns.** Of the deliveries that have entered a turn and have not ended, only the one of the lowest rank goes. One
-whose effect names no turn has left it. What is held by *order* is due once it is the lowest, and meets its endpoint at
-the gate. Where its endpoint would hold what has to wait for its turn, that is held by *order*: it stands in no queue
-before the one it waits for.
+**Turns.** Of the deliveries that have entered a turn and have not ended, only the one of the lowest rank goes; what is
+current of a batch enters before the first of it is judged. One whose effect names no turn has left it; one
+whose effect names it and no rank keeps the place that it may have. What is held by
+*order* is due once it is the lowest, at once and however the wall clock is set then (of what is rebuilt, at the latest
+when that is sealed), and meets its endpoint at the gate. Where its endpoint would hold what has to wait for its turn,
+that is held by *order*: it stands in no queue before the one it waits for.
 
 **Idempotency keys.** `claim_keys` is the one decision that says whether a request with a key is the first: at most
 one caller holds a key at a time, and every other one is told to wait for that caller's `accept`. A claim lives with
@@ -34,18 +36,20 @@ its process and with nothing else: void at open, untouched by a rebuild. What wa
 though, so keys may only be claimed while hot state holds what `howk.keys` holds: until an `accept` has said `whole`,
 and from `rebuild` on until one says it again, `claim_keys` raises `Transient`. `accept` stores what was read there
 together with the offset that is reached, and drops keys older than `ttl.idempotency_ttl`, a bounded number at a time;
-what the door says of a key may be forgotten with the process, since it is read again from `howk.keys`. A claim that was
+what the door says of a key may be forgotten with the process, since it is read again from `howk.keys`, but not by a
+rebuild: a reading that is under way may end before it. A claim that was
 let go with `unknown` is taken up under its own id, and forgotten only after a minute and a `whole` since.
 
 **Statistics.** An effect that says when it happened (`at`) is counted in the windows at that time, in the same act and
-under the same watermark as what it changes, so that what is applied again counts once; where it names an endpoint, that
-was called then. A webhook counts as received at `Status.created_at` from `accept` on and, for good, with the effect
-that carries `accepted_at`: the first one of its delivery. Which of the two an engine knows must not matter for the sum,
-however often a delivery is accepted or noted again. Numbers are true to the second; slices of time are kept for
-`ttl.stats_ttl`.
+under the same watermark as what it changes, so that what is applied again counts once; where it names an endpoint that
+does not hold it, that was called then. A webhook counts as received at `Status.created_at` from `accept` on and, for
+good, with the effect that carries `accepted_at`: the first one of its delivery. Which of the two an engine knows must
+not matter for the sum, however often a delivery is accepted or noted again. Numbers are true to the second; slices of
+time are kept for `ttl.stats_ttl`.
 
 **What may be forgotten.** That a delivery was accepted and is in flight is known to every call of the process that said
-so, and may die with it: `reconcile` notes again what the log has not finished. Everything that `apply` stored stays.
+so, and may die with it: `reconcile` notes again what the log has not finished. Everything that `apply` stored stays,
+and so does a place that was taken in a turn.
 
 **Bounds.** Ended statuses are kept for `ttl.status_ttl` from their end and at most `ttl.status_max` of them, oldest
 dropped first. Waiting deliveries are never dropped. Claims of keys, and keys that were not yet read from `howk.keys`,
@@ -143,9 +147,10 @@ class Standings(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What need not wait, when the next will be (0: nothing waits for a time), how many wait in all, how many of them
-    are held by something else than a time, by reason, and how many breakers are not closed. `idle` are open breakers
-    that have seen no traffic for `ttl.circuit_state_ttl`, some of them, now and then: the caller has them released."""
+    """What need not wait, when the next will be (0: nothing waits for a time; when a lease ends need not be said of
+    what was due, so the caller asks now and then), how many wait in all, how many of them are held by something else
+    than a time, by reason, and how many breakers are not closed. `idle` are open breakers that have seen no traffic for
+    `ttl.circuit_state_ttl`, some of them, now and then: the caller has them released."""
 
     due: Sequence[Claim]
     next_due: int

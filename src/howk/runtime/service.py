@@ -17,7 +17,6 @@ from typing import Any, cast
 import uvloop
 
 from howk.domain.errors import HowkError, Transient
-from howk.flow.stage import insist
 from howk.ports.telemetry import REBUILD, Metric
 from howk.runtime.clock import SystemClock
 from howk.runtime.dependencies import dependencies
@@ -28,6 +27,7 @@ from howk.runtime.observability import Metrics
 from howk.runtime.readings import Readings
 from howk.runtime.roles import EVERY, Rebuilding, Role, missing, named
 from howk.runtime.settings import Settings
+from howk.runtime.stages import Stages
 from howk.runtime.tls import Certificate, open_certificate
 from howk.runtime.wiring import House, SystemRandom, Tools, engines, wire
 from howk.web.app import App, Limits
@@ -124,10 +124,8 @@ class _Service:
         self._rebuilding = rebuilding
         self._metrics = _Watched(rebuilding.progress) if "reconciler" in roles else Metrics()
         self._certificate: Certificate | None = None
-        self._recovered = False
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
         trusted = trust(self._settings)
@@ -153,31 +151,31 @@ class _Service:
         gc.set_threshold(*_GC_THRESHOLDS)
 
     async def _serve(self, house: House, trusted: Trust, door: socket.socket) -> int:
-        if not await self._knows_configs(house):
+        stages = Stages(house, self._roles, self._metrics, self._reporter)
+        if not await self._knows_configs(stages):
             return 0
-        server = self._server(house, trusted)
+        server = self._server(house, stages, trusted)
         url = url_of(door, tls=self._certificate is not None)
         self._say_start(url, trusted)
         self._settle_memory()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[door]))
-            if "worker" in self._roles:
-                self._loops.append(group.create_task(house.pace.run()))
-            self._loops.append(group.create_task(house.control.run()))
-            self._loops.append(group.create_task(house.retention.run()))
-            self._loops.append(group.create_task(self._open(house, group)))
+            whole = asyncio.Event()
+            stages.start(group, from_beginning=self._rebuilding.from_beginning, whole=whole.set)
+            telling = [group.create_task(self._reconciled(house, whole))] if "reconciler" in self._roles else []
             self._announce(url)
             await self._stop.wait()
-            code = await self._drain(house, server, serving)
-            for loop in (serving, *self._loops):
+            code = await self._drain(house, stages, server, serving)
+            for loop in (serving, *telling):
                 loop.cancel()
+            stages.cancel()
         self._reporter.say("stopped", "howk has stopped")
         return code
 
-    async def _knows_configs(self, house: House) -> bool:
+    async def _knows_configs(self, stages: Stages) -> bool:
         """Read what configs set before the door is served and an attempt is made, which both act on it; False when howk
         is to stop before that could be done."""
-        reading = asyncio.ensure_future(insist(house.configs.catch_up, "control", self._metrics, self._reporter))
+        reading = asyncio.ensure_future(stages.learn_configs())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -187,42 +185,14 @@ class _Service:
         reading.cancel()
         return False
 
-    async def _open(self, house: House, group: asyncio.TaskGroup) -> None:
-        """Bring hot state up to date, then start what builds on it: settle, and after it the slow lane."""
-        from_beginning = self._rebuilding.from_beginning
-        begun = False
+    async def _reconciled(self, house: House, whole: asyncio.Event) -> None:
+        """The role reconciler ends once hot state is whole."""
+        await whole.wait()
+        found = await house.engines.state.statistics(SystemClock().now())
+        self._rebuilding.whole(found.waiting, found.ended)
+        self._stop.set()
 
-        def deliver() -> None:
-            nonlocal begun
-            if "worker" in self._roles and not begun:
-                begun = True
-                self._loops.append(group.create_task(house.deliver_stage.run()))
-
-        await insist(
-            lambda: house.reconcile.recover(from_beginning=from_beginning, on_stops=deliver),
-            "reconcile",
-            self._metrics,
-            self._reporter,
-        )
-        await insist(house.recall.turn, "keys", self._metrics, self._reporter)
-        if "api" in self._roles:
-            self._loops.append(group.create_task(house.keys.run()))
-        if "worker" in self._roles:
-            self._loops.append(group.create_task(house.settle_stage.run()))
-            await house.settle_stage.caught_up()
-            house.deliver.open_turns()
-            house.deliver_stage.open_lanes()
-        if "scheduler" in self._roles:
-            # Without a settle that has caught up it may claim a retry that was made: the worker's gate, which opens
-            # after its settle has caught up, finishes that one unsent.
-            self._loops.append(group.create_task(house.schedule.run()))
-        self._recovered = True
-        if "reconciler" in self._roles:
-            found = await house.engines.state.statistics(SystemClock().now())
-            self._rebuilding.whole(found.waiting, found.ended)
-            self._stop.set()
-
-    def _server(self, house: House, trusted: Trust) -> Server:
+    def _server(self, house: House, stages: Stages, trusted: Trust) -> Server:
         api = self._settings.api
         readings = Readings(house, self._metrics, self._reporter)
 
@@ -237,7 +207,7 @@ class _Service:
             Limits(api.max_request_size, api.max_batch_size, api.max_batch),
             self._metrics,
             expose,
-            lambda: self._unready(house),
+            lambda: self._unready(house, stages),
             Refusals(self._reporter),
             dependencies(house.engines, lambda: house.retain.fullness),
             "" if "api" in self._roles else named(self._roles),
@@ -252,14 +222,13 @@ class _Service:
         if self._certificate is not None:
             self._certificate.renew(self._reporter)
 
-    async def _unready(self, house: House) -> str:
+    async def _unready(self, house: House, stages: Stages) -> str:
         if self._stop.is_set():
             return "howk is stopping"
         # First, as what has stopped may be what keeps hot state from being whole.
-        problem = house.deliver_stage.problem or house.settle_stage.problem or house.recall.problem
-        if problem:
-            return problem
-        if not self._recovered:
+        if stages.problem:
+            return stages.problem
+        if not stages.recovered:
             return "hot state is being brought up to date from the log"
         try:
             await house.engines.log.check()
@@ -277,17 +246,12 @@ class _Service:
             self._abort.set()
         self._stop.set()
 
-    async def _drain(self, house: House, server: Server, serving: "asyncio.Task[None]") -> int:
+    async def _drain(self, house: House, stages: Stages, server: Server, serving: "asyncio.Task[None]") -> int:
         """Close the door, let what is in flight end within `delivery.drain`, and say what was cut."""
         self._reporter.say("stopping", "the door is closed", in_flight=house.engines.sender.in_flight())
         server.should_exit = True
-        house.schedule.close()
-        house.keys.close()
-        house.control.close()
-        house.retention.close()
-        house.deliver_stage.close()
-        house.deliver.stop()
-        drained = asyncio.ensure_future(self._drained(house, serving))
+        stages.close()
+        drained = asyncio.ensure_future(self._drained(stages, serving))
         aborted = asyncio.ensure_future(self._abort.wait())
         await asyncio.wait(
             {drained, aborted}, timeout=self._settings.delivery.drain, return_when=asyncio.FIRST_COMPLETED
@@ -301,16 +265,12 @@ class _Service:
             raise error
         drained.cancel()
         aborted.cancel()
-        unfinished = "reconciler" in self._roles and not self._recovered
+        unfinished = "reconciler" in self._roles and not stages.recovered
         return 1 if self._abort.is_set() or unfinished else 0
 
-    async def _drained(self, house: House, serving: "asyncio.Task[None]") -> None:
+    async def _drained(self, stages: Stages, serving: "asyncio.Task[None]") -> None:
         await asyncio.wait({serving})
-        await house.deliver_stage.drained()
-        if self._recovered and "worker" in self._roles:
-            await house.settle_stage.caught_up()
-            house.settle_stage.close()
-            await house.settle_stage.drained()
+        await stages.drained()
 
     def _say_start(self, url: str, trusted: Trust) -> None:
         what = named(self._roles)

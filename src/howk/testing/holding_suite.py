@@ -441,6 +441,17 @@ class HoldingSuite(ABC):
             assert [claim.id for claim in found] == ["h0", "h1", "h2", "h3"]
             assert next_due == clock.now() + 10_000
 
+    async def test_a_wall_clock_that_steps_back_keeps_nothing_waiting_whose_turn_has_come_or_that_is_cancelled(
+        self,
+    ) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await passes(state, [asking("a", turn="t", rank=1)])
+            await state.apply([ordered("b", "t", 2), waiting("c", 1, FAR)], {})
+            await state.apply([ended("a", 0)], {}, (), ["c"])
+            clock.step(-3_600_000)
+            assert sorted(claim.id for claim in await due(state, clock.now())) == ["b", "c"]
+
     async def test_every_hold_is_given_in_the_end(self) -> None:
         """Who asks when it was told to comes to the end, although results are lost and leases end."""
         clock = ManualClock(NOW)
@@ -519,6 +530,15 @@ class HoldingSuite(ABC):
             await knows(state, stood(state="open", gen=7, probe_at=FAR), stood(OTHER, gen=1, paused=True))
             asks = [asking("b", turn="t", rank=2), asking("c", OTHER, turn="t", rank=3)]
             assert await judged(state, asks) == ["hold order"] * 2
+
+    async def test_an_effect_that_names_a_turn_and_no_rank_takes_no_place_and_none_away(self) -> None:
+        """A delivery that waits for its time has none; one that a rebuild found beyond that has."""
+        async with self.whole() as state:
+            await state.apply([keyed(waiting("timed", 1, NOW + 50), "t", 0)], {})
+            await passes(state, [asking("a", turn="t", rank=1)])
+            assert await judged(state, [asking("b", turn="t", rank=2)]) == ["wait order"]
+            await state.apply([keyed(waiting("b", 1, NOW + 50), "t", 0), ended("a", 0)], {})
+            assert await judged(state, [asking("c", turn="t", rank=3)]) == ["wait order"]
 
     async def test_what_is_not_current_enters_no_turn(self) -> None:
         async with self.whole() as state:

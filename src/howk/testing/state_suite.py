@@ -453,6 +453,16 @@ class StateSuite(HoldingSuite):
                 (Verdict.BUSY, ""),
             ]
 
+    async def test_what_the_door_said_of_a_key_outlives_a_rebuild_and_the_reading_that_had_begun_before(self) -> None:
+        async with self.whole() as state:
+            await read_whole(state)
+            await state.claim_keys([asked("k")], NOW)
+            await (await state.rebuild()).seal({})
+            await state.accept((), [end_of(asked("k"))])
+            await (await state.rebuild()).seal({})
+            await read_whole(state)
+            assert await verdicts(state, [asked("k")]) == [(Verdict.REPLAY, "id of k")]
+
     # Counts
 
     async def test_statistics_say_how_many_wait_and_how_many_ended_ones_are_kept(self) -> None:

@@ -284,12 +284,13 @@ def leave_turns(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]
     ]
 
 
-def call_next(connection: sqlite3.Connection, turns: Sequence[str], now: int) -> int:
-    """What is held by its order and is the lowest of one of these turns is due; how many there were."""
+def call_next(connection: sqlite3.Connection, turns: Sequence[str]) -> int:
+    """What is held by its order and is the lowest of one of these turns is due, however far the wall clock is set back;
+    how many there were."""
     return connection.execute(
-        f"UPDATE waiting SET due = ?, sum = {_CALLED} WHERE held = '{ORDER}' AND due > ? AND id IN (SELECT turns.id "
+        f"UPDATE waiting SET due = 1, sum = {_CALLED} WHERE held = '{ORDER}' AND due > 1 AND id IN (SELECT turns.id "
         f"FROM json_each(?) AS asked JOIN turns ON turns.turn = asked.value AND turns.rank = {_LOWEST})",
-        (now, now, _list(turns)),
+        (_list(turns),),
     ).rowcount
 
 

@@ -269,7 +269,7 @@ class EmbeddedState:
         def store(db: sqlite3.Connection) -> _Stored:
             hot.set_watermark(db, reached, counted=self._windows.store(db, effects, now))
             grown = hot.store(db, effects, any_known=known_before, any_waiting=self._waiting > 0)
-            turned = self._turn(db, grown.stored, now)
+            turned = self._turn(db, grown.stored)
             changed = self._mark(db, effects, grown.stored, marks)
             return _Stored(grown, turned, changed, *self._pruned(db, grown, now))
 
@@ -298,17 +298,18 @@ class EmbeddedState:
             times.append(look)
         return min(times, default=0)
 
-    def _turn(self, db: sqlite3.Connection, stored: Sequence[Effect], now: int) -> _Turned:
+    def _turn(self, db: sqlite3.Connection, stored: Sequence[Effect]) -> _Turned:
         """Move turns on."""
         places = [(effect.turn, effect.rank, effect.status.id) for effect in stored if effect.turn and effect.rank]
         if not places and not self._in_turns:
             return _Turned(any=False)
-        staying = {id_ for _, _, id_ in places}
+        # One without a rank names its turn all the same, and keeps the place that it may have.
+        staying = {effect.status.id for effect in stored if effect.turn}
         left = hot.leave_turns(db, [e.status.id for e in stored if e.status.id not in staying])
         if places:
             hot.enter_turns(db, places)
         turns = list({*left, *(turn for turn, _, _ in places)})
-        return _Turned(hot.any_turns(db), hot.call_next(db, turns, now) if turns else 0)
+        return _Turned(hot.any_turns(db), hot.call_next(db, turns) if turns else 0)
 
     def _mark(
         self, db: sqlite3.Connection, effects: Sequence[Effect], stored: Sequence[Effect], marks: Sequence[str]
@@ -454,12 +455,11 @@ class EmbeddedState:
     ) -> None:
         """One step of a rebuild; see `EmbeddedRebuild`."""
         self._still(epoch)
-        now = self._clock.now()
 
         def store(db: sqlite3.Connection) -> _Stored:
             self._windows.restore(db, effects)
             grown = hot.restore(db, effects)
-            turned = self._turn(db, grown.stored, now)
+            turned = self._turn(db, grown.stored)
             return _Stored(grown, turned, self._mark(db, grown.stored, grown.stored, marks))
 
         self._noted(self._write(store), endpoints, self._clock.monotonic())

@@ -1,0 +1,194 @@
+"""One seed, one run: lives of the process one after the other until everything is over, and then the reckoning."""
+
+import copy
+from collections.abc import Container
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from msgspec import structs
+from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
+from tests.simulation.life import LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree
+from tests.simulation.log import LogDurable, SimulatedLog
+from tests.simulation.loop import Stuck, VirtualLoop
+from tests.simulation.network import SimulatedSender
+from tests.simulation.witness import Witness
+from tests.simulation.workload import LASTS, Happening, by_number, workload_of
+from tests.simulation.world import Climate, World, climate_of
+
+from howk.domain.records import PENDING, RESULTS, SLOW, STATE
+from howk.flow import deliver, settle
+from howk.ports.log import Place
+from howk.runtime.wiring import Engines
+
+_SHOWN = 60
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a seed."""
+
+    seed: int
+    world: World
+    lives: int
+    ends: set[str]
+    """The reasons of what is dead, and the states of what ended otherwise."""
+    calls: int
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.world.violations)
+
+    def text(self, last: int = _SHOWN) -> str:
+        """What is wrong, how it came to it, and how to see it again."""
+        lines = self.world.trace.lines(last)
+        left = len(self.world.trace) - len(lines)
+        return "\n".join(
+            [
+                f"seed {self.seed}: {self.world.climate}",
+                *[f"VIOLATION {each}" for each in self.world.violations],
+                f"... {left} steps before; the last {len(lines)}:" if left else "every step:",
+                *lines,
+                f"again, with every step: python -m tests.simulation --seed {self.seed} --trace",
+            ]
+        )
+
+
+def simulate(seed: int, climate: Climate | None = None) -> Report:
+    """Run a seed to its end."""
+    world = World(seed, climate or climate_of(seed))
+    ground = _ground(world)
+    number = 0
+    try:
+        while not world.violations:
+            number += 1
+            life = Life(ground, number)
+            life.run()
+            if life.how == "over":
+                break
+            _between(ground, life)
+        if not world.violations:
+            _reckon(ground)
+    except Stuck as error:
+        world.accuse(f"stuck: {error}; not over: {ground.left()}")
+    trails = ground.witness.trails.values()
+    ends = {reason for trail in trails for reason in trail.letters or (trail.end,)}
+    return Report(seed, world, number, ends, ground.calls)
+
+
+def _ground(world: World) -> Ground:
+    chance, climate = Random(f"{world.seed}/ground"), world.climate
+    work = workload_of(world.seed, climate.moody, climate.cancels)
+    settings = tree(chance.choice((2, 4, 512)), chance.choice((1, 3, 50)), chance.choice((2, 500)))
+    witness = Witness(world, by_number(work.webhooks))
+    witness.most_in_flight = settings.delivery.max_in_flight
+    for endpoint in work.endpoints:
+        witness.most_at[endpoint.receiver.host] = settings.concurrency.max_inflight_per_endpoint
+    deaths = deaths_of(world.faults, climate.crashes)
+    log = LogDurable(climate.partitions, witness.committed)
+    ground = Ground(world, settings, work, log, HotDurable(), witness, deaths=deaths)
+    for item in work.items:
+        ground.plan(item, item.at)
+    for _ in range(climate.jumps):
+        amount = chance.choice((-1, 1)) * chance.choice((200, 3_000, 60_000))
+        ground.plan(Happening(0.0, "jump", amount), LASTS * chance.random())
+    for _ in range(climate.stops):
+        ground.plan(Happening(0.0, "stop"), 1 + LASTS * chance.random())
+    ground.plan(Happening(0.0, "quiet"), LASTS + 1)
+    return ground
+
+
+def _between(ground: Ground, life: Life) -> None:
+    """What happens while no process runs."""
+    world = ground.world
+    if world.time > LONGEST:
+        raise Stuck(f"{LONGEST:.0f} s have passed")
+    if life.how == "killed" and world.climate.machine_crashes and not world.quiet and world.faults.random() < 0.5:
+        world.trace.step(world.time, "world", "MACHINE DOWN", "hot state is lost")
+        _compare_rebuilt(ground)
+        ground.hot.lose("another boot")
+        _damage(ground)
+    world.time += world.faults.choice((0.0, 0.05, 1.0, 4.0))
+
+
+def _damage(ground: Ground) -> None:
+    """A byte of a record that deliver has not finished has flipped. One with an ordering key has no id in its key, so
+    that nobody could tell whose end it is."""
+    world, log = ground.world, ground.log
+    for stream in (PENDING, SLOW):
+        for entry in log.everything(stream):
+            done = log.of_group(deliver.GROUP, Place(stream, entry.partition))
+            if entry.damage or entry.offset in done or "/=" in entry.key:
+                continue
+            if world.damage.random() < world.climate.damage:
+                world.trace.step(world.time, "world", "DAMAGED", entry.source)
+                log.damage(entry)
+                ground.witness.damaged(entry)
+
+
+def _reckon(ground: Ground) -> None:
+    """The end of a run in which nothing was found on the way."""
+    durable, witness = ground.log, ground.witness
+    unfinished = [
+        f"{group} {place.stream}/{place.partition}"
+        for stream, group in ((PENDING, deliver.GROUP), (SLOW, deliver.GROUP), (RESULTS, settle.GROUP))
+        for place in durable.places(stream)
+        if durable.of_group(group, place).next < durable.streams[stream][place.partition].end
+    ]
+    hot = ground.hot
+    statuses = {id_: hot.statuses.get(id_) for id_ in witness.trails}
+    witness.finish(statuses, unfinished, list(durable.tables[STATE]))
+    _compare_rebuilt(ground)
+
+
+def _compare_rebuilt(ground: Ground) -> None:
+    """I5: what a rebuild makes of the log is what hot state was, once that has caught up."""
+    # Its life is over.
+    ground.hot.owner = None
+    kept = copy.deepcopy(ground.hot)
+    if not kept.valid:
+        return
+    caught_up, rebuilt = _recovered(ground, kept), _recovered(ground, HotDurable())
+    # What settle has not finished it judges again, before anything builds on it.
+    settled = {id_ for id_, trail in ground.witness.trails.items() if not trail.unsettled}
+    for what in ("statuses", "rows"):
+        before, after = _of(ground, caught_up, what, settled), _of(ground, rebuilt, what, settled)
+        for id_ in sorted(before.keys() | after.keys()):
+            if before.get(id_) != after.get(id_):
+                ground.world.accuse(f"I5: in {what} {id_} was {before.get(id_)} and is rebuilt as {after.get(id_)}")
+    if caught_up.marks != rebuilt.marks:
+        ground.world.accuse(f"I5: marks were {sorted(caught_up.marks)} and are rebuilt as {sorted(rebuilt.marks)}")
+    once = {id_ for id_ in settled if not ground.witness.trails[id_].repeated}
+    for turn, places in caught_up.turns.items():
+        # What was not asked about yet is entered by a rebuild already.
+        now = rebuilt.turns.get(turn, {})
+        if any(now.get(id_) != rank for id_, rank in places.items() if id_ in once):
+            ground.world.accuse(f"I5: the order of {turn} was {places} and is rebuilt as {now}")
+
+
+def _of(ground: Ground, durable: HotDurable, what: str, ids: Container[str]) -> dict[str, Any]:
+    found = {id_: each for id_, each in getattr(durable, what).items() if id_ in ids}
+    for id_ in found.keys() & durable.statuses.keys():
+        if what == "statuses" and ground.witness.trails[id_].repeated:
+            # Two records of one delivery, accepted twice under its key: either time is that of its acceptance.
+            found[id_] = structs.replace(found[id_], created_at=0)
+    return found
+
+
+def _recovered(ground: Ground, durable: HotDurable) -> HotDurable:
+    """Hot state as a start leaves it, without a fault, and closed so that all of it is there."""
+    world = World(ground.world.seed, Climate())
+    world.clock_error = ground.world.clock_error
+    loop = VirtualLoop(ground.world.time)
+    clock = SimulatedClock(world, loop)
+
+    async def recover() -> None:
+        hot = SimulatedHot(durable, HotSettings(), clock)
+        log = SimulatedLog(ground.log, clock)
+        sender = SimulatedSender({}, Random(0), ground.witness, lambda _: False)
+        house = house_over(world, ground.settings, Engines(log, hot, sender, None), clock)  # pyright: ignore[reportArgumentType]
+        await house.reconcile.recover()
+        await hot.close()
+
+    loop.run_until_complete(recover())
+    return durable

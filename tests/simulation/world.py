@@ -1,0 +1,192 @@
+"""What is outside the process and outlives it: time, chance, the trace, and what may go wrong when.
+
+Everything is drawn from one seed, from streams of their own, so that what the workload is does not change when a fault
+is drawn more. A run has a *climate*: which faults there are at all, and how often. Runs with few kinds of them are
+strict about what may happen; runs with many find what comes of their meeting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from howk.ports.telemetry import Attempt, Event, Level, Metric
+
+BEGINNING = 1_790_000_000_000
+"""2026-09-21T14:13:20Z, in milliseconds."""
+
+
+class Violation(Exception):
+    """Something happened that howk promises never happens."""
+
+
+class Trace:
+    """One line for each step, made only when somebody reads it."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[float, str, str, tuple[object, ...]]] = []
+
+    def step(self, at: float, actor: str, what: str, *details: object) -> None:
+        self._steps.append((at, actor, what, details))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def lines(self, last: int = 0) -> list[str]:
+        """The last so many steps, all of them for 0."""
+        return [
+            f"{at:10.4f}  {actor:<10} {what:<16} {' '.join([str(detail) for detail in details])}".rstrip()
+            for at, actor, what, details in self._steps[-last:]
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """What may go wrong in a run. Rates are for each call of a port."""
+
+    crashes: int = 0
+    machine_crashes: int = 0
+    stops: int = 0
+    before: float = 0.0
+    """`Transient` before the act."""
+    after: float = 0.0
+    """`Transient` though the act happened."""
+    full: float = 0.0
+    delays: float = 0.0
+    longest_delay: float = 0.0
+    jumps: int = 0
+    partitions: int = 1
+    atomic: bool = True
+    moody: bool = False
+    """Whether receivers fail."""
+    cancels: float = 0.06
+    """The share of webhooks whose end is asked for."""
+    damage: float = 0.0
+    """How often a record that is not finished is found damaged after the machine was down."""
+
+    @property
+    def calm(self) -> bool:
+        """Nothing goes wrong in howk or under it."""
+        return not (self.crashes or self.machine_crashes or self.stops or self.before or self.after or self.full)
+
+
+def climate_of(seed: int) -> Climate:
+    """Each kind of fault is there or not, by itself."""
+    chance = Random(f"{seed}/climate")
+
+    def maybe(share: float, value: float) -> float:
+        return value if chance.random() < share else 0.0
+
+    crashing = chance.random() < 0.6
+    return Climate(
+        crashes=chance.choice((1, 1, 2, 4)) if crashing else 0,
+        machine_crashes=chance.choice((0, 0, 1)) if crashing else 0,
+        stops=chance.choice((0, 0, 0, 1)),
+        before=maybe(0.35, chance.choice((0.01, 0.05, 0.2))),
+        after=maybe(0.35, chance.choice((0.01, 0.05, 0.15))),
+        full=maybe(0.2, 0.05),
+        delays=maybe(0.6, chance.choice((0.05, 0.3))),
+        longest_delay=chance.choice((0.005, 0.1, 2.5)),
+        jumps=chance.choice((0, 0, 0, 1, 3)),
+        partitions=chance.choice((1, 1, 3)),
+        atomic=chance.random() < 0.85,
+        moody=chance.random() < 0.85,
+        cancels=chance.choice((0.06, 0.06, 0.06, 0.5)),
+        damage=chance.choice((0.0, 0.0, 0.5)),
+    )
+
+
+STORMS = {
+    "repeats": Climate(
+        crashes=4, before=0.05, after=0.3, delays=0.4, longest_delay=2.5, partitions=3, atomic=False, moody=True
+    ),
+    "cancels": Climate(
+        crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, partitions=3, moody=True, cancels=0.5
+    ),
+    "damage": Climate(crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, moody=True, damage=0.5),
+}
+"""Climates for what those that are drawn bring too seldom."""
+
+
+class SimulatedRandom:
+    """The `Random` port. Ids and nonces of all lives come from one stream."""
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+
+    def bytes(self, count: int) -> bytes:
+        return self._chance.randbytes(count)
+
+
+class NoMeter:
+    """The `Meter` port: figures are not what is looked at here."""
+
+    def count(self, metric: Metric, amount: int = 1, label: str = "", second: str = "") -> None:
+        pass
+
+    def observe(self, metric: Metric, values: Sequence[float]) -> None:
+        pass
+
+    def gauge(self, metric: Metric, value: float, label: str = "") -> None:
+        pass
+
+
+class World:
+    """Time and wall clock, chance, trace, and what was found to be wrong."""
+
+    def __init__(self, seed: int, climate: Climate) -> None:
+        self.seed = seed
+        self.climate = climate
+        self.trace = Trace()
+        self.violations: list[str] = []
+        self.faults = Random(f"{seed}/faults")
+        self.network = Random(f"{seed}/network")
+        self.order = Random(f"{seed}/order")
+        self.damage = Random(f"{seed}/damage")
+        self.random = SimulatedRandom(Random(f"{seed}/random"))
+        self.time = 0.0
+        """At which the last life ended."""
+        self.now: Callable[[], float] = lambda: self.time
+        self.clock_error = 0
+        """Milliseconds by which the wall clock is wrong."""
+        self.furthest = 0
+        self.quiet = False
+        """No fault happens any more."""
+
+    def wall(self, time: float) -> int:
+        now = BEGINNING + round(time * 1000) + self.clock_error
+        self.furthest = max(self.furthest, now)
+        return now
+
+    def right_clock(self, time: float) -> None:
+        """End the error of the wall clock; what it has shown stays in the past."""
+        self.clock_error = 0
+        self.clock_error = max(0, self.furthest - (BEGINNING + round(time * 1000)))
+
+    def accuse(self, what: str) -> None:
+        """Note that a promise is broken."""
+        self.violations.append(what)
+
+
+class Ear:
+    """The `Reporter` port: what is said goes into the trace, and a fault of howk's own is a violation."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def wants(self, level: Level) -> bool:
+        return level != "debug"
+
+    def attempts(self, attempts: Sequence[Attempt]) -> None:
+        pass
+
+    def say(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self._world.trace.step(self._world.now(), "howk", event, message)
+
+    def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self._world.trace.step(self._world.now(), "howk", event, fields.get("stage", ""), message)
+        if event in ("undecodable", "stage_stalled"):
+            self._world.accuse(f"{event}: {message}")
+
+    def fail(self, event: Event, message: str, **fields: str | int | float) -> None:
+        self._world.trace.step(self._world.now(), "howk", event, message)
+        self._world.accuse(f"{event}: {message} {fields}")
