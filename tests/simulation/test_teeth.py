@@ -1,5 +1,6 @@
 """What is broken on purpose is found: a simulation that passes whatever the code does would be worth nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.simulation.world import STORMS
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
-def test_a_seed_finds_that(mutation: Mutation, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
+def test_a_seed_finds_that(mutation: Mutation, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     bite = bitten(mutation, tmp_path)
     assert bite is not None, f"in {MOST_SEEDS} seeds nothing has found that {mutation.name}"
     record_property("found_by", f"seed {bite.seed}: {bite.violation}")
