@@ -6,13 +6,14 @@ The process of a life that is over gets no answer: whatever its code still does 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from tests.simulation.world import World
 
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, Transient
-from howk.domain.records import EndpointRow
+from howk.domain.records import PENDING, SLOW, EndpointRow
 from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
 from howk.ports.state import (
     Ask,
@@ -55,6 +56,7 @@ class Faults:
         self._world = host.world
         self._climate = host.world.climate
         self._chance = host.world.faults
+        self._twins: set[asyncio.Future[None]] = set()
 
     async def call(
         self,
@@ -109,6 +111,28 @@ class Faults:
         if self._host.dead:
             raise asyncio.CancelledError
 
+    def repeat(self, log: Log, records: Sequence[Record]) -> None:
+        """Have records to be sent come into the log once more, as after an append of unknown end."""
+        world = self._world
+        if not self._climate.twins or world.quiet:
+            return
+        for record in records:
+            if record.stream in (PENDING, SLOW) and "/=" not in record.key:
+                twin, wait = world.twins.random() < self._climate.twins, 1.5 * world.twins.random()
+                if twin:
+                    asyncio.get_running_loop().call_later(wait, self._append_again, log, record)
+
+    def _append_again(self, log: Log, record: Record) -> None:
+        async def append() -> None:
+            with suppress(Transient):
+                await log.append([record])
+
+        if not self._host.dead:
+            self._note("log.append", "AGAIN", _short(record.key))
+            task = asyncio.ensure_future(append())
+            self._twins.add(task)
+            task.add_done_callback(self._twins.discard)
+
     def full(self, name: str) -> None:
         """Refuse the act for want of room."""
         climate = self._climate
@@ -136,6 +160,7 @@ class FaultyLog:
     async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
         self._faults.full("log.append")
         await self._call("log.append", lambda: self._log.append(records, finish), _records(records), _offsets(finish))
+        self._faults.repeat(self._log, records)
 
     async def consume(self, stream: str, group: str, wake: Callable[[], None]) -> Consumer:
         consumer = await self._call("log.consume", lambda: self._log.consume(stream, group, wake), stream, again=False)

@@ -19,6 +19,13 @@ def test_a_seed_finds_that(mutation: Mutation, tmp_path: Path, record_property: 
     assert not simulate(bite.seed, STORMS.get(mutation.storm)).failed
 
 
+@pytest.mark.parametrize("storm", STORMS)
+def test_what_ships_stands_the_storms_that_bring_mutations_out(storm: str) -> None:
+    for seed in range(20):
+        report = simulate(seed, STORMS[storm])
+        assert not report.failed, report.text()
+
+
 def test_a_mutation_of_what_is_not_there_any_more_is_told(tmp_path: Path) -> None:
     (tmp_path / "flow").mkdir()
     mutation = MUTATIONS[0]

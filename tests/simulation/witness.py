@@ -26,6 +26,7 @@ from howk.domain.records import (
     Delivery,
     EndpointRow,
     Result,
+    Waiting,
     reader,
 )
 from howk.domain.settlement import ENDPOINT_COMMANDS
@@ -38,6 +39,7 @@ from howk.ports.state import Ask, Effect, Passage
 _delivery = reader(Delivery)
 _result = reader(Result)
 _letter = reader(DeadLetter)
+_waiting = reader(Waiting)
 _endpoint = reader(EndpointRow)
 
 PROBE_LEASE = 5.0
@@ -85,6 +87,8 @@ class Trail:
     """The latest of which hot state was told."""
     told: str = ""
     """What its end has to be: settle has finished a delivered result of it before any other end."""
+    rows: dict[Gen, bytes] = field(default_factory=dict)
+    """What was written of it while it waited."""
     cancelled: bool = False
     """Settle has finished a cancel of it."""
     damaged: bool = False
@@ -129,6 +133,8 @@ class Witness:
         """Of endpoints and marks, as the log has them now."""
         self._stops: dict[str, bytes] = {}
         """The same when this life began: what it knows of from its first attempt on."""
+        self._told: list[Trail] = []
+        """Those of which settle has finished a success that hot state was not told of yet."""
         self._calls: dict[str, dict[str, int]] = {}
         """Under way in this life at each host, and how many at once each of them was allowed."""
         self._let_go: dict[str, set[tuple[str, int, int]]] = {}
@@ -138,6 +144,7 @@ class Witness:
         """A life begins. What is known of probes dies with the one before."""
         self.number, self.now, self.hot = number, now, hot
         self._probes.clear()
+        self._told.clear()
         self._calls.clear()
         self._let_go.clear()
         self._stops = dict(self._rows)
@@ -154,6 +161,7 @@ class Witness:
             trail = self.trails.get(row.key)
             if row.stream == STATE and trail:
                 trail.waits = bool(row.value)
+                self._waits(trail, row.value)
                 touched[trail.id] = trail
             elif row.stream == STATE and row.value:
                 self._rows[row.key] = row.value
@@ -167,6 +175,16 @@ class Witness:
                 self._accuse(trail, "I3: finished, and neither its outcome nor a row of it is in the log")
             if trail.cancelled and not trail.ended and f"cancel/{trail.id}" not in self._rows:
                 self._accuse(trail, "I3: a cancel is finished, and neither a mark nor an end is in the log")
+
+    def _waits(self, trail: Trail, value: bytes) -> None:
+        """A row may be written again as it was, by an append of unknown end, and else only for a later gen."""
+        if not value:
+            return
+        delivery = _waiting(value).delivery
+        gen = (delivery.series, delivery.gen)
+        before = trail.rows.setdefault(gen, value)
+        if before != value or (max(trail.rows) > gen and list(trail.rows)[-1] == gen):
+            self._accuse(trail, f"I2: an outcome that is over was applied: it waits at {gen} again")
 
     def _written(self, entry: Entry) -> Trail | None:
         place = (entry.stream, entry.partition, entry.offset)
@@ -257,6 +275,7 @@ class Witness:
             if group == "settle":
                 if outcome == "delivered" and not trail.over:
                     trail.told = outcome
+                    self._told.append(trail)
                 trail.cancelled = trail.cancelled or outcome == "cancel"
                 trail.over = trail.over or outcome in ("delivered", "cancelled")
                 trail.failed += outcome == "failed"
@@ -323,6 +342,10 @@ class Witness:
                 if id_ == status.id:
                     del self._probes[endpoint]
             self._moved(trail, status)
+        for trail in self._told:
+            if not trail.end:
+                self._accuse(trail, "I2: a success was finished, and has not ended it")
+        self._told.clear()
 
     def restored(self, effects: Sequence[Effect]) -> None:
         """A rebuild has learned this, and perhaps of an end that hot state was never told before it was lost."""

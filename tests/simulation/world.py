@@ -60,6 +60,8 @@ class Climate:
     """Whether receivers fail."""
     cancels: float = 0.06
     """The share of webhooks whose end is asked for."""
+    twins: float = 0.0
+    """How often a record to be sent comes into the log once more, a while later."""
     damage: float = 0.0
     """How often a record that is not finished is found damaged after the machine was down."""
 
@@ -96,9 +98,7 @@ def climate_of(seed: int) -> Climate:
 
 
 STORMS = {
-    "repeats": Climate(
-        crashes=4, before=0.05, after=0.3, delays=0.4, longest_delay=2.5, partitions=3, atomic=False, moody=True
-    ),
+    "repeats": Climate(delays=0.4, longest_delay=2.5, moody=True, twins=0.7),
     "cancels": Climate(
         crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, partitions=3, moody=True, cancels=0.5
     ),
@@ -142,6 +142,7 @@ class World:
         self.network = Random(f"{seed}/network")
         self.order = Random(f"{seed}/order")
         self.damage = Random(f"{seed}/damage")
+        self.twins = Random(f"{seed}/twins")
         self.random = SimulatedRandom(Random(f"{seed}/random"))
         self.time = 0.0
         """At which the last life ended."""
