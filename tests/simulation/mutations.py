@@ -143,8 +143,8 @@ MUTATIONS = (
         "domain/delivery.py",
         "            admitted=False,\n            probe=0,\n            previous=Previous(",
         "            admitted=False,\n            probe=0,\n"
-        "            payload=type(delivery.payload)(b'[' + bytes(delivery.payload) + b']') if delivery.payload_base64 == ''"
-        " else delivery.payload,\n"
+        "            payload=type(delivery.payload)(b'[' + bytes(delivery.payload) + b']')"
+        " if delivery.payload_base64 == '' else delivery.payload,\n"
         "            previous=Previous(",
     ),
     _one(
