@@ -16,13 +16,14 @@ from howk.domain.errors import Full, Transient
 from howk.domain.offsets import Finished
 from howk.domain.records import CONTROL, DEADLETTER, KEYS, PENDING, RESULTS, SLOW, STATE
 from howk.ports.clock import Clock
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Place, Progress, Record, Space
 
 STREAMS = (PENDING, SLOW, RESULTS, DEADLETTER, KEYS)
 TABLES = (STATE, CONTROL)
 _MOST_WAITING = 20_000
 _READ_AT_ONCE = 100
 _ROW = 10
+_DISK = 1 << 40
 
 
 class Partition:
@@ -40,12 +41,14 @@ class Partition:
         start = max(offset - self.first, 0)
         return self.entries[start : start + limit]
 
-    def drop(self, before: int) -> None:
-        count = min(before, self.end) - self.first
-        count -= count % _ROW
-        if count > 0:
-            del self.entries[:count]
-            self.first += count
+    def drop(self, before: int, older_than: int | None) -> None:
+        count = 0
+        while self.first + count + _ROW <= min(before, self.end):
+            if older_than is not None and self.entries[count + _ROW - 1].at >= older_than:
+                break
+            count += _ROW
+        del self.entries[:count]
+        self.first += count
 
 
 class Watcher(Protocol):
@@ -224,13 +227,17 @@ class SimulatedLog:
         found = {place: self._durable.of_group(group, place) for place in self._durable.places(stream)}
         return {place: Progress(finished.next, finished.beyond) for place, finished in found.items()}
 
-    async def trim(self, stream: str, partition: int, before: int) -> int:
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
         self._check_open()
         place = Place(stream, partition)
         groups = [state.next for (_, known), state in self._durable.finished.items() if known == place]
         found = self._durable.streams[stream][partition]
-        found.drop(min([before, *groups]))
+        found.drop(min([before, *groups]), older_than)
         return found.first
+
+    async def space(self) -> Space:
+        self._check_open()
+        return Space(sum(self.sizes().values()), _DISK, _DISK)
 
     async def check(self) -> None:
         self._check_open()

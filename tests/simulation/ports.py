@@ -14,7 +14,7 @@ from tests.simulation.world import World
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, Transient
 from howk.domain.records import PENDING, SLOW, EndpointRow
-from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record
+from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record, Space
 from howk.ports.state import (
     Ask,
     Claim,
@@ -191,10 +191,14 @@ class FaultyLog:
     async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
         return await self._call("log.progress", lambda: self._log.progress(stream, group), stream, group)
 
-    async def trim(self, stream: str, partition: int, before: int) -> int:
+    async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
+        trim = self._log.trim
         return await self._call(
-            "log.trim", lambda: self._log.trim(stream, partition, before), stream, partition, before
+            "log.trim", lambda: trim(stream, partition, before, older_than), stream, partition, before, older_than
         )
+
+    async def space(self) -> Space:
+        return await self._call("log.space", self._log.space)
 
     async def check(self) -> None:
         await self._call("log.check", self._log.check)
