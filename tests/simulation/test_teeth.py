@@ -9,18 +9,8 @@ from tests.simulation.run import simulate
 from tests.simulation.teeth import MOST_SEEDS, SHIPPED, bitten
 from tests.simulation.world import STORMS
 
-# The one seed that finds these, 328 of the storm "cancels", fails over what ships as well: marks after a kill.
-OPEN = frozenset(
-    {"a mark is lost when hot state is rebuilt", "a mark is lost where settle was killed between the log and hot state"}
-)
 
-
-def _param(mutation: Mutation) -> object:
-    marks = [pytest.mark.xfail(reason="found only where what ships fails too")] if mutation.name in OPEN else []
-    return pytest.param(mutation, id=mutation.name, marks=marks)
-
-
-@pytest.mark.parametrize("mutation", [_param(mutation) for mutation in MUTATIONS])
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
 def test_a_seed_finds_that(mutation: Mutation, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     bite = bitten(mutation, tmp_path)
     assert bite is not None, f"in {MOST_SEEDS} seeds nothing has found that {mutation.name}"

@@ -118,6 +118,8 @@ class Reconcile:
             await each(self._journal.read(RESULTS, place.partition, start, end), self._settle_again)
         # Not judged again: that would need the windows as they were.
         await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
+        # Nor these: the delivery may have been known to the process alone that wrote the mark.
+        await each(self._journal.replay(STATE, journal.MARK), self._learn_marks)
 
     async def _settle_again(self, batch: Sequence[Entry]) -> None:
         # What these decisions append is in the log: they were finished in the same act.
@@ -126,6 +128,9 @@ class Reconcile:
 
     async def _learn(self, batch: Sequence[Entry]) -> None:
         await self._state.apply((), {}, self._endpoints(batch))
+
+    async def _learn_marks(self, batch: Sequence[Entry]) -> None:
+        await self._state.apply((), {}, (), _marked(batch))
 
     async def _rebuild(self, reason: str, finished: dict[Place, int], on_stops: Callable[[], None]) -> None:
         first_start = not any(finished.values())
