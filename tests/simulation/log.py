@@ -12,6 +12,8 @@ from random import Random
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
+from tests.simulation.world import DAMAGED
+
 from howk.domain.errors import Full, Transient
 from howk.domain.offsets import Finished
 from howk.domain.records import CONTROL, DEADLETTER, KEYS, PENDING, RESULTS, SLOW, STATE
@@ -96,7 +98,7 @@ class LogDurable:
         """Its bytes are not what was written, and their sum says so."""
         part = self.streams[entry.stream][entry.partition]
         value = b"\xff" + entry.value[1:]
-        part.entries[entry.offset - part.first] = entry._replace(value=value, damage="simulated: a byte has flipped")
+        part.entries[entry.offset - part.first] = entry._replace(value=value, damage=DAMAGED)
 
     def of_group(self, group: str, place: Place) -> Finished:
         """What a group has finished of a partition; from now on the group is known."""

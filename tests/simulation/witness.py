@@ -8,6 +8,7 @@ It stands outside the process and survives it. It decides nothing by howk's own 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar, cast
 
 from tests.simulation.hot import SimulatedHot
@@ -82,6 +83,8 @@ class Trail:
     attempts: list[int] = field(default_factory=list)
     good: int = 0
     due: dict[Gen, int] = field(default_factory=dict)
+    rested: dict[Gen, float] = field(default_factory=dict)
+    """When its own delay is over, whatever is done to the wall clock."""
     """From when on a record may be sent."""
     shown: Gen = (0, 0)
     """The latest of which hot state was told."""
@@ -183,6 +186,8 @@ class Witness:
         delivery = _waiting(value).delivery
         gen = (delivery.series, delivery.gen)
         before = trail.rows.setdefault(gen, value)
+        left = delivery.not_before - self._world.wall(self.now())
+        trail.rested.setdefault(gen, self.now() + left / 1000)
         if before != value or (max(trail.rows) > gen and list(trail.rows)[-1] == gen):
             self._accuse(trail, f"I2: an outcome that is over was applied: it waits at {gen} again")
 
@@ -414,7 +419,8 @@ class Witness:
         _, ready_at = trail.passed.pop(gen)
         if self.now() < ready_at - _ROUNDING:
             self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
-        if self._world.furthest < trail.due[gen]:
+        # A start after the clock was set back goes by the delay alone.
+        if self._world.furthest < trail.due[gen] and self.now() < trail.rested.get(gen, inf) - _ROUNDING:
             self._accuse(trail, f"it was sent {trail.due[gen] - self._world.furthest} ms before its time")
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]

@@ -12,6 +12,8 @@ from random import Random
 from howk.ports.telemetry import Attempt, Event, Level, Metric
 
 BEGINNING = 1_790_000_000_000
+DAMAGED = "simulated: a byte has flipped"
+"""What the log says of a record that was damaged on purpose."""
 """2026-09-21T14:13:20Z, in milliseconds."""
 
 
@@ -185,7 +187,8 @@ class Ear:
 
     def warn(self, event: Event, message: str, **fields: str | int | float) -> None:
         self._world.trace.step(self._world.now(), "howk", event, fields.get("stage", ""), message)
-        if event in ("undecodable", "stage_stalled"):
+        # A record that was damaged on purpose is told, and dead-lettered like any other.
+        if event == "stage_stalled" or (event == "undecodable" and DAMAGED not in message):
             self._world.accuse(f"{event}: {message}")
 
     def fail(self, event: Event, message: str, **fields: str | int | float) -> None:
