@@ -143,9 +143,8 @@ MUTATIONS = (
         "domain/delivery.py",
         "            admitted=False,\n            probe=0,\n            previous=Previous(",
         "            admitted=False,\n            probe=0,\n"
-        "            payload=delivery.payload\n"
-        "            if delivery.payload_base64\n"
-        "            else type(delivery.payload)(b'[' + bytes(delivery.payload) + b']'),\n"
+        "            payload=type(delivery.payload)(b'[' + bytes(delivery.payload) + b']')"
+        " if delivery.payload_base64 == '' else delivery.payload,\n"
         "            previous=Previous(",
     ),
     _one(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.simulation.run import simulate
+from tests.simulation.world import STORMS
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2_000 if os.environ.get("CI") else 200
@@ -53,8 +54,7 @@ WORDS = (
     "Full",
     "late by",
     "jump",
-    "appends under way kept",
-    "appends under way lost",
+    "appends under way",
     "breaker_opened",
     "breaker_closed",
     "admitted",
@@ -76,4 +76,10 @@ ENDS = {
     "payload_too_large",
     "endpoint_gone",
     "endpoint_disabled",
+    "undecodable",
 }
+
+
+def test_a_cancel_whose_mark_hot_state_was_not_told_of_before_a_kill_is_known_after_it() -> None:
+    report = simulate(328, STORMS["cancels"])
+    assert not report.failed, report.text()

@@ -118,7 +118,7 @@ class Reconcile:
             await each(self._journal.read(RESULTS, place.partition, start, end), self._settle_again)
         # Not judged again: that would need the windows as they were.
         await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
-        # Nor these: the delivery may have been known to the process alone that wrote the mark.
+        # A cancel is judged by what is known of its delivery, and a first attempt is not known yet.
         await each(self._journal.replay(STATE, journal.MARK), self._learn_marks)
 
     async def _settle_again(self, batch: Sequence[Entry]) -> None:
