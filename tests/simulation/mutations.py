@@ -41,7 +41,7 @@ def _one(name: str, file: str, old: str, new: str, storm: str = "") -> Mutation:
     return Mutation(name, (Edit(file, old, new),), storm)
 
 
-_ALL = (
+MUTATIONS = (
     # The order of effects
     _one(
         "a record is marked finished before its outcome is in the log",
@@ -312,16 +312,3 @@ _ALL = (
         storm="cancels",
     ),
 )
-
-UNSEEN = frozenset(
-    {
-        # A start learns every mark from its row as well, so that this breaks nothing any more.
-        "a mark is lost where settle was killed between the log and hot state",
-        # Records that stand in the log twice are told apart before their second outcome: no seed has brought one yet.
-        "a success of a gen that is over does not end a delivery",
-        "an outcome of a gen that is over is applied",
-    }
-)
-"""What seeds do not find: by name, so that nobody takes it for found."""
-
-MUTATIONS = tuple([mutation for mutation in _ALL if mutation.name not in UNSEEN])

@@ -350,6 +350,8 @@ def pending_status(delivery: Delivery, target: str) -> Status:
 
 def unsettled_status(result: Result) -> Status:
     """The status of an accepted delivery of which only its first outcome is known, before settle has judged that."""
+    if result.outcome == "scheduled" and result.delivery:
+        return accepted_status(result.delivery)
     return Status(
         id=result.id,
         scope=result.scope,
