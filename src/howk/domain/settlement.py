@@ -121,7 +121,9 @@ def settle(
 
 
 def _moved(result: Result, before: Standing | None, policy: RetryPolicy) -> Moved | None:
-    # What can't be read tells no gen: like a success it ends what has not ended.
+    if result.outcome == "undecodable" and before is not None:
+        # What can't be read tells no gen: it ends the one that is current, so that its end stands in a rebuild too.
+        result = replace(result, series=before.series, gen=before.gen)
     ends = result.outcome in ("delivered", "undecodable")
     if judge(before, result.series, result.gen, success=ends) is Verdict.HISTORY:
         return None
