@@ -30,6 +30,7 @@ SCALE = {
     "payloads": "payloads of 1 MiB, alone, in batches and tried again",
 }
 GROUP = "scale"
+ALONE = {"rooms": "CPU of one delivery end to end by room; needs py-spy"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m bench",
         description=f"{__doc__}\n\nnames, all of them by default:\n{listed}\n\n"
         f"names of the group {GROUP}, which takes an hour and runs only when asked for:\n{_listed(SCALE)}\n\n"
+        f"and by name alone:\n{_listed(ALONE)}\n\n"
         "`python -m bench send --help` is about the outbound sender alone, without howk around it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,8 +69,9 @@ def _listed(rows: Mapping[str, str]) -> str:
 def chosen(names: Sequence[str]) -> list[str]:
     """The rows that are meant: all but those of the group where none is named."""
     found = [each for name in names or ROWS for each in (SCALE if name == GROUP else (name,))]
-    if unknown := [name for name in found if name not in ROWS and name not in SCALE]:
-        parser().error(f"there is no row {', '.join(unknown)}; there are {', '.join((*ROWS, *SCALE, GROUP))}")
+    known = (*ROWS, *SCALE, *ALONE)
+    if unknown := [name for name in found if name not in known]:
+        parser().error(f"there is no row {', '.join(unknown)}; there are {', '.join((*known, GROUP))}")
     return found
 
 

@@ -28,11 +28,12 @@ from howk.flow.projection import effects_of, judge, watermark_of
 from howk.ports.directory import NO_LIMITS
 from howk.ports.log import Consumer, Entry, Finish, Place
 from howk.ports.sender import Answer
+from howk.runtime.clock import SystemClock
 from howk.runtime.door import trust
 from howk.runtime.lines import Lines
 from howk.runtime.loading import load_from_process
 from howk.runtime.observability import Metrics
-from howk.runtime.wiring import House, SystemClock, SystemRandom, Tools, engines, wire
+from howk.runtime.wiring import House, SystemRandom, Tools, engines, wire
 
 _AT_ONCE = 1_000
 _DAY = 86_400_000

@@ -25,7 +25,7 @@ ASKED: dict[str, Callable[[sqlite3.Connection], object]] = {
     "what was settled": lambda db: hot.store(db, EFFECTS, any_known=True, any_waiting=True),
     "what is rebuilt": lambda db: hot.restore(db, EFFECTS),
     "marks": lambda db: (hot.mark(db, IDS), hot.unmark(db, IDS)),
-    "turns": lambda db: (hot.enter_turns(db, [("t", 1, "a")]), hot.call_next(db, ["t"], 1), hot.leave_turns(db, IDS)),
+    "turns": lambda db: (hot.enter_turns(db, [("t", 1, "a")]), hot.call_next(db, ["t"]), hot.leave_turns(db, IDS)),
     "what is in a stream already": lambda db: hot.unschedule(db, [("a", 1, 0)]),
     "what is due": lambda db: hot.lease_due(db, 10, 1.0, 2.0, 1, 10, 1_000),
     "what an endpoint holds": lambda db: hot.lease_held(db, "e", 1.0, 2.0, 1, 10, 1_000),
