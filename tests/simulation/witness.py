@@ -357,7 +357,7 @@ class Witness:
             if trail.damaged and trail.end:
                 # A record of it that nobody could read has ended it, and not the one that is on its way.
                 for out in self._let_go.values():
-                    out -= trail.carried
+                    out.difference_update(trail.carried)
         for trail in self._told:
             if not trail.end:
                 self._accuse(trail, "I2: a success was finished, and has not ended it")

@@ -259,8 +259,8 @@ class Reconcile:
         await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
 
     async def _note_unsettled(self, batch: Sequence[Entry]) -> None:
-        """What has a first outcome that hot state was not told of: a cancel that came before it is about a delivery that
-        nobody knew any more."""
+        """What has a first outcome that hot state was not told of: a cancel before it is about a delivery that nobody
+        knew any more."""
         results = [result for entry in batch if (result := _first_outcome(entry))]
         known = (await self._state.standing([result.id for result in results])).deliveries
         unknown = [result for result, found in zip(results, known, strict=True) if found is None]
