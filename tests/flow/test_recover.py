@@ -1,6 +1,7 @@
 """What a crash between any two steps leaves behind, and that the next start makes it whole."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
 from howk.domain.breaker import BreakerPolicy
-from howk.domain.delivery import Status
+from howk.domain.delivery import LIMIT, Status, put_aside
 from howk.domain.errors import Transient
 from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, encode, reader
 from howk.domain.retry import RetryPolicy
@@ -365,6 +366,44 @@ async def test_a_cancel_that_settle_had_not_seen_at_a_kill_stands_over_the_failu
         async with running(killed, clock) as corridor:
             status = await corridor.ended(webhook_id)
             assert (status.state, status.attempts) == ("cancelled", 1)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_cancel_stands_over_a_hold_that_settle_had_finished_and_hot_state_not_at_a_kill(
+    tmp_path: Path, marked: bool
+) -> None:
+    """Only the process knew of the delivery. `marked`: hot state was told of the cancel before."""
+    data, clock = tmp_path / "data", ManualClock()
+    async with Receiver() as receiver:
+        async with opened(data, clock) as corridor:
+            stage = corridor.house.settle_stage
+            await corridor.house.reconcile.recover()
+            webhook_id = await corridor.send(receiver.url)
+            (first,) = [reader(Delivery)(entry.value) for entry in await _entries(corridor, PENDING)]
+            await corridor.house.command.cancel(webhook_id)
+            settling = [asyncio.ensure_future(stage.run())] if marked else []
+            if marked:
+                await stage.caught_up()
+            behind = image_of(data).rename(tmp_path / "behind")
+            await corridor.engines.log.append([journal.outcome(put_aside(first, LIMIT, "", clock.now()))])
+            settling += [] if marked else [asyncio.ensure_future(stage.run())]
+            await stage.caught_up()
+            (told,) = await _known(corridor, [webhook_id])
+            assert told is not None
+            assert told.state == "cancelled"
+            killed = image_of(data)
+            settling[0].cancel()
+        _lose_hot_state(killed)
+        for path in behind.glob("hot.db*"):
+            shutil.copy(path, killed)
+        async with opened(killed, clock) as corridor:
+            assert (await corridor.engines.state.condition()).valid
+            await corridor.house.reconcile.recover()
+            assert await _known(corridor, [webhook_id]) == [told]
+        async with running(killed, clock) as corridor:
+            await corridor.house.deliver_stage.caught_up()
+            assert (await corridor.engines.state.statistics(clock.now())).waiting == 0
+        assert receiver.total == 0
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

@@ -245,7 +245,11 @@ class Watching(Protocol):
 
     def applied(self, effects: Sequence[Effect]) -> None: ...
 
+    def rebuilding(self) -> None: ...
+
     def restored(self, effects: Sequence[Effect]) -> None: ...
+
+    def sealed(self) -> None: ...
 
 
 class FaultyHot:
@@ -322,7 +326,11 @@ class FaultyHot:
         return await self._call("hot.condition", self._state.condition, shown=lambda found: found.valid)
 
     async def rebuild(self) -> Rebuild:
-        return _FaultyRebuild(await self._call("hot.rebuild", self._state.rebuild), self._faults, self._watching)
+        async def rebuild() -> Rebuild:
+            self._watching.rebuilding()
+            return await self._state.rebuild()
+
+        return _FaultyRebuild(await self._call("hot.rebuild", rebuild), self._faults, self._watching)
 
     async def close(self) -> None:
         await self._state.close()
@@ -348,7 +356,11 @@ class _FaultyRebuild:
         await self._faults.call("hot.restore", restore, len(effects), len(endpoints), len(marks))
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
-        await self._faults.call("hot.seal", lambda: self._rebuild.seal(watermark), dict(watermark))
+        async def seal() -> None:
+            await self._rebuild.seal(watermark)
+            self._watching.sealed()
+
+        await self._faults.call("hot.seal", seal, dict(watermark))
 
 
 def _short(id_: str) -> str:

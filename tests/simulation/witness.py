@@ -142,6 +142,8 @@ class Witness:
         """Under way in this life at each host, and how many at once each of them was allowed."""
         self._let_go: dict[str, set[tuple[str, int, int]]] = {}
         """Records that this life has let go of the queue of each endpoint and that are not finished."""
+        self._restored: dict[str, None] = {}
+        """What the rebuild under way has learned of."""
 
     def begin(self, number: int, now: Callable[[], float], hot: SimulatedHot) -> None:
         """A life begins. What is known of probes dies with the one before."""
@@ -294,6 +296,11 @@ class Witness:
 
     # Hot state
 
+    def rebuilding(self) -> None:
+        """A rebuild begins. What is known of probes dies with what was there before it, within a life too."""
+        self._probes.clear()
+        self._restored.clear()
+
     def gated(self, asks: Sequence[Ask], passages: Sequence[Passage]) -> None:
         for ask, passage in zip(asks, passages, strict=True):
             trail = self.trails.get(ask.id)
@@ -347,17 +354,26 @@ class Witness:
                 if id_ == status.id:
                     del self._probes[endpoint]
             self._moved(trail, status)
+            if trail.damaged and trail.end:
+                # A record of it that nobody could read has ended it, and not the one that is on its way.
+                for out in self._let_go.values():
+                    out.difference_update(trail.carried)
         for trail in self._told:
             if not trail.end:
                 self._accuse(trail, "I2: a success was finished, and has not ended it")
         self._told.clear()
 
     def restored(self, effects: Sequence[Effect]) -> None:
-        """A rebuild has learned this, and perhaps of an end that hot state was never told before it was lost."""
+        """A rebuild has learned this, and perhaps of an end that hot state was never told before it was lost. What it
+        makes of it all is asked when it is whole: the end of what nobody could read is what it learns last."""
+        self._restored.update(dict.fromkeys([effect.status.id for effect in effects]))
+
+    def sealed(self) -> None:
         assert self.hot is not None
-        for status in at_once(self.hot.status([effect.status.id for effect in effects])):
+        for status in at_once(self.hot.status(list(self._restored))):
             if status and status.state in ENDED and status.id in self.trails:
                 self._moved(self.trails[status.id], status)
+        self._restored.clear()
 
     def _moved(self, trail: Trail, status: Status) -> None:
         gen = (status.series, status.gen)

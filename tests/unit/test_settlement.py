@@ -4,6 +4,7 @@ results alone decide of it."""
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -11,14 +12,16 @@ from msgspec.structs import replace
 
 from howk.domain.breaker import BreakerPolicy, Circuit, moved
 from howk.domain.delivery import ENDED, Standing
+from howk.domain.ids import delivery_id
 from howk.domain.records import Delivery, EndpointRow, Result, Target
 from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import Decided, Rules, Settled, settle
+from howk.domain.settlement import Decided, Rules, Settled, settle, undecodable
 
 RULES = Rules(RetryPolicy(1_000, 60_000, 0.2), BreakerPolicy(3, 0.5, 60_000, 5_000, 2_000, 2))
 URL = "https://example.com/hook"
 DELIVERIES = ("a", "b", "c")
 ENDPOINTS = ("x", "y")
+UNREADABLE = undecodable("howk.slow/0/7", f"app/{delivery_id(1_790_000_000_000, bytes(10))}", b"{", 5, "it is damaged")
 NEW = {id_: Standing(1, 0, ended=False) for id_ in DELIVERIES}
 
 outcomes = st.sampled_from(
@@ -164,3 +167,32 @@ def test_a_marked_delivery_never_waits_again_and_ends_cancelled_or_delivered(
             assert decided.moved.waiting is decided.moved.dead is None
         if decided.moved.status.state in ENDED:
             ended.add(result.id)
+
+
+@pytest.mark.parametrize(
+    "standing", [Standing(1, 0, ended=False), Standing(1, 3, ended=False), Standing(2, 1, ended=False)]
+)
+def test_what_nobody_can_read_ends_the_gen_that_is_current(standing: Standing) -> None:
+    # At gen 0 its end would not stand in a rebuild, where the row of a later gen came before it.
+    settled = settle([UNREADABLE], {UNREADABLE.id: standing}, {}, RULES)
+    moved = settled.decisions[0].moved
+    assert moved is not None
+    assert moved.dead is not None
+    assert (moved.status.state, moved.status.reason_type) == ("dead", "undecodable")
+    current = (standing.series, standing.gen)
+    assert (moved.status.series, moved.status.gen) == (moved.dead.series, moved.dead.gen) == current
+
+
+@pytest.mark.parametrize("standing", [Standing(1, 3, ended=False), Standing(2, 1, ended=False)])
+def test_a_success_after_what_nobody_could_read_is_history(standing: Standing) -> None:
+    late = Result(
+        v=1, id=UNREADABLE.id, scope="app", outcome="delivered", at=9, series=standing.series, gen=standing.gen
+    )
+    decisions = settle([UNREADABLE, late, UNREADABLE], {UNREADABLE.id: standing}, {}, RULES).decisions
+    assert [decided.moved is not None for decided in decisions] == [True, False, False]
+
+
+def test_what_nobody_can_read_of_a_delivery_that_is_not_known_ends_it_as_new() -> None:
+    moved = settle([UNREADABLE], {}, {}, RULES).decisions[0].moved
+    assert moved is not None
+    assert (moved.status.state, moved.status.series, moved.status.gen) == ("dead", 1, 0)

@@ -129,9 +129,11 @@ class Reconcile:
         return newest > self._clock.now() + CLOCK_STEP
 
     async def _catch_up(self, condition: Condition, finished: dict[Place, int]) -> None:
-        for place, end in finished.items():
-            start = condition.watermark.get(place.partition, 0)
-            await each(self._journal.read(RESULTS, place.partition, start, end), self._settle_again)
+        # Known again first, as they were to settle: of what nobody knows a cancel would come to nothing this time.
+        for take in (self._note_unsettled, self._settle_again):
+            for place, end in finished.items():
+                start = condition.watermark.get(place.partition, 0)
+                await each(self._journal.read(RESULTS, place.partition, start, end), take)
         # Not judged again: that would need the windows as they were.
         await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
         # A cancel is judged by what is known of its delivery, and a first attempt is not known yet.
@@ -257,8 +259,8 @@ class Reconcile:
         await self._state.accept([status for status, found in zip(statuses, known, strict=True) if found is None])
 
     async def _note_unsettled(self, batch: Sequence[Entry]) -> None:
-        """What has a first outcome that settle has not finished: a cancel that came before it is about a delivery that
-        nobody knew any more."""
+        """What has a first outcome that hot state was not told of: a cancel before it is about a delivery that nobody
+        knew any more."""
         results = [result for entry in batch if (result := _first_outcome(entry))]
         known = (await self._state.standing([result.id for result in results])).deliveries
         unknown = [result for result, found in zip(results, known, strict=True) if found is None]

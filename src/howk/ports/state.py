@@ -17,8 +17,9 @@ claimed again; embedded, the owner is the process. Due times are wall time.
 
 **Endpoints.** What the log says of one (its row in `howk.state`) is handed in by `restore` and `apply`, at each start
 anew; of two the one of the higher gen stands, of one gen the later. The row, and what is known of an endpoint beyond it
-(the window of a closed breaker, tokens, a leased probe, which holds are on their way), may die with the process, and
-that of endpoints with neither row nor holds is bounded, least recently used first. A delivery put aside by reason of
+(the window of a closed breaker, tokens, a leased probe, which holds are on their way), may die with the process and
+does with a rebuild: one that is begun anew within a life may let a second probe meet the first. What is known of
+endpoints with neither row nor holds is bounded, least recently used first. A delivery put aside by reason of
 its endpoint (`domain.delivery.OF_ENDPOINT`) stands in that endpoint's queue, and while there is one, fresh deliveries
 queue behind it. What was let go of it keeps its place among those on their way until its outcome is applied, its lease
 ends unreleased, or it is taken for lost.
