@@ -7,6 +7,7 @@ import argparse
 import json
 import sqlite3
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import uvloop
 from msgspec.json import decode, encode
 
 from bench.load import webhook
+from howk.adapters.embedded.hot import CALLED
 from howk.domain.breaker import BreakerPolicy
 from howk.domain.errors import Rejected
 from howk.domain.records import PENDING, RESULTS
@@ -39,16 +41,6 @@ _AT_ONCE = 1_000
 _DAY = 86_400_000
 _NEVER = 1 << 40
 _RULES = Rules(RetryPolicy(_DAY, _DAY, 0.0), BreakerPolicy(_NEVER, 1.0, _DAY, _DAY, _DAY, 1))
-
-
-class PastClock(SystemClock):
-    """A wall clock that is some days behind."""
-
-    def __init__(self, days: float) -> None:
-        self._behind = round(days * _DAY)
-
-    def now(self) -> int:
-        return super().now() - self._behind
 
 
 class Stock:
@@ -124,7 +116,13 @@ def ordered(options: argparse.Namespace, start: int, count: int) -> list[Enqueue
 async def run(options: argparse.Namespace) -> None:
     settings = load_from_process({"data_dir": options.data_dir}).settings
     trusted = trust(settings)
-    tools = Tools(PastClock(options.days), SystemRandom(), Metrics(), Lines(form="json", least="warning"))
+    behind = round(options.days * _DAY)
+    tools = Tools(
+        SystemClock(lambda: time.time_ns() // 1_000_000 - behind),
+        SystemRandom(),
+        Metrics(),
+        Lines(form="json", least="warning"),
+    )
     async with engines(settings, trusted, tools) as opened:
         house = wire(settings, trusted, opened, tools)
         await house.reconcile.recover()
@@ -145,7 +143,7 @@ def make_due(data: Path) -> None:
     """Everything that waits in a data directory which nobody has open is due now."""
     with closing(sqlite3.connect(data / "hot.db")) as connection:
         connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("UPDATE waiting SET due = 1")
+        connection.execute("UPDATE waiting SET due = 1, sum = ?", (CALLED,))
         connection.commit()
 
 

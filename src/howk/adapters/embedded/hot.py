@@ -65,7 +65,7 @@ _OVERWRITE = (
 )
 
 _READ_AT_OPEN = ("session", "boot", "whole", "valid", "counted")
-_CALLED = -1
+CALLED = -1
 """The check of a row that waits whose due time was moved: it is due."""
 
 _encode = Encoder().encode
@@ -262,7 +262,7 @@ def marks(connection: sqlite3.Connection) -> set[str]:
 def mark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     """These deliveries are to be cancelled; what waits of them is due. A due time of 0 would be none."""
     execute_rows(connection, "INSERT INTO marks (id)", [(id_,) for id_ in ids], "ON CONFLICT DO NOTHING")
-    connection.execute(f"UPDATE waiting SET due = 1, sum = {_CALLED} WHERE id {_AMONG}", (_list(ids),))
+    connection.execute(f"UPDATE waiting SET due = 1, sum = {CALLED} WHERE id {_AMONG}", (_list(ids),))
 
 
 def unmark(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
@@ -288,7 +288,7 @@ def call_next(connection: sqlite3.Connection, turns: Sequence[str]) -> int:
     """What is held by its order and is the lowest of one of these turns is due, however far the wall clock is set back;
     how many there were."""
     return connection.execute(
-        f"UPDATE waiting SET due = 1, sum = {_CALLED} WHERE held = '{ORDER}' AND due > 1 AND id IN (SELECT turns.id "
+        f"UPDATE waiting SET due = 1, sum = {CALLED} WHERE held = '{ORDER}' AND due > 1 AND id IN (SELECT turns.id "
         f"FROM json_each(?) AS asked JOIN turns ON turns.turn = asked.value AND turns.rank = {_LOWEST})",
         (_list(turns),),
     ).rowcount
@@ -391,7 +391,7 @@ def _lease(
     found: list[Leased] = []
     asked = connection.execute(f"SELECT {_OF_WAITING}, record, sum FROM waiting WHERE {where}", values)
     for id_, series, gen, due, reason, endpoint, record, check in asked:
-        _insist(check in (_check_waiting(id_, series, gen, due, reason, endpoint), _CALLED), "waiting")
+        _insist(check in (_check_waiting(id_, series, gen, due, reason, endpoint), CALLED), "waiting")
         found.append(Leased(id_, series, gen, reason, _unpack(_whole(record, "waiting"))))
         room -= len(found[-1].record)
         if room <= 0:
