@@ -129,11 +129,12 @@ class Reconcile:
         return newest > self._clock.now() + CLOCK_STEP
 
     async def _catch_up(self, condition: Condition, finished: dict[Place, int]) -> None:
+        lacking = [(place, condition.watermark.get(place.partition, 0), end) for place, end in finished.items()]
         # Known again first, as they were to settle: of what nobody knows a cancel would come to nothing this time.
         for take in (self._note_unsettled, self._settle_again):
-            for place, end in finished.items():
-                start = condition.watermark.get(place.partition, 0)
-                await each(self._journal.read(RESULTS, place.partition, start, end), take)
+            for place, start, end in lacking:
+                if start < end:
+                    await each(self._journal.read(RESULTS, place.partition, start, end), take)
         # Not judged again: that would need the windows as they were.
         await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
         # A cancel is judged by what is known of its delivery, and a first attempt is not known yet.
