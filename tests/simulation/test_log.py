@@ -17,9 +17,13 @@ class TestSimulatedLog(LogSuite):
     @pytest.fixture(autouse=True)
     def _place(self) -> None:
         self.durable = LogDurable(self.partitions)
+        self.clock = ManualClock()
 
     async def open_log(self) -> Log:
-        return SimulatedLog(self.durable, ManualClock(), chance=Random(7))
+        return SimulatedLog(self.durable, self.clock, chance=Random(7))
+
+    async def later(self) -> None:
+        self.clock.advance(1)
 
 
 class TestSimulatedLogOfSeveralPartitions(TestSimulatedLog):
