@@ -10,7 +10,7 @@ from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
 from howk.domain.breaker import BreakerPolicy
-from howk.domain.delivery import LIMIT, Status, put_aside
+from howk.domain.delivery import LIMIT, Status, cancelled_result, put_aside
 from howk.domain.errors import Transient
 from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, encode, reader
 from howk.domain.retry import RetryPolicy
@@ -404,6 +404,32 @@ async def test_a_cancel_stands_over_a_hold_that_settle_had_finished_and_hot_stat
             await corridor.house.deliver_stage.caught_up()
             assert (await corridor.engines.state.statistics(clock.now())).waiting == 0
         assert receiver.total == 0
+
+
+async def test_a_rebuild_knows_an_end_that_was_settles_last_act_before_a_kill(tmp_path: Path) -> None:
+    """The row is gone in that act, and the record that says why is not finished yet."""
+    clock = ManualClock()
+    async with Receiver(status=500) as receiver:
+        async with running(tmp_path, clock, **_NO_JITTER) as corridor:
+            webhook_id = await corridor.send(receiver.url)
+            await corridor.failed(webhook_id, attempts=1)
+        async with opened(tmp_path, clock) as corridor:
+            now = clock.now()
+            failed = Result(
+                v=1, id=webhook_id, scope="app", outcome="failed", at=now, gen=1, attempt=2, max_attempts=20
+            )
+            end = journal.outcome(cancelled_result(failed))
+            await corridor.engines.log.append([journal.waits_no_more(webhook_id), end])
+        _lose_hot_state(tmp_path)
+        async with opened(tmp_path, clock) as corridor:
+            for _ in range(2):
+                await corridor.house.reconcile.recover()
+                (status,) = await _known(corridor, [webhook_id])
+                assert status is not None
+                assert (status.state, status.gen, status.attempts) == ("cancelled", 1, 2)
+        async with running(tmp_path, clock) as corridor:
+            await corridor.house.settle_stage.caught_up()
+            assert await _known(corridor, [webhook_id]) == [status]
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

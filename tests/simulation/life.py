@@ -212,7 +212,7 @@ class Life:
         async with asyncio.TaskGroup() as group:
             stages.start(group)
             clients = group.create_task(self._meet_clients(), name="clients")
-            await self._until_stop()
+            await self._until_stop(stages)
             await self._drain(stages)
             clients.cancel()
             stages.cancel()
@@ -239,11 +239,13 @@ class Life:
 
     # What happens outside
 
-    async def _until_stop(self) -> None:
-        """Until it is to be stopped: in the midst of it by the climate, at the end when everything is over."""
+    async def _until_stop(self, stages: Stages) -> None:
+        """Until it is to be stopped: in the midst of it by the climate, at the end when everything is over. Commands
+        are still to be settled while a start is being made again."""
         while self.how == "":
+            recovered = stages.recovered
             await asyncio.sleep(0.25)
-            if self._is_over():
+            if recovered and self._is_over():
                 self.how = "over"
             elif self.now() > LONGEST:
                 self.world.accuse(f"after {LONGEST:.0f} s it is not over: {self.ground.left()}")

@@ -17,7 +17,7 @@ import howk
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = Path(howk.__file__).parent
-MOST_SEEDS = 400
+MOST_SEEDS = 600
 _LONGEST = 170.0
 
 

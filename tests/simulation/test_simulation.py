@@ -36,7 +36,8 @@ def test_seeds_bring_every_fault_and_every_end() -> None:
     """Or a run would say little, however many seeds it has."""
     steps: set[str] = set()
     ends: set[str] = set()
-    for seed in range(150):
+    # Few seeds come to what damage makes of a delivery: one that does is among them.
+    for seed in (*range(60), 119):
         report = simulate(seed)
         text = report.text(0)
         steps.update(word for word in WORDS if word in text)

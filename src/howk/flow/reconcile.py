@@ -94,7 +94,8 @@ class Reconcile:
             on_stops()
         for lane in (SLOW, PENDING):
             await each(self._unfinished(lane), self._note_queued)
-        await each(self._journal.unfinished(RESULTS, self._settle), self._note_unsettled)
+        for take in (self._note_unsettled, self._note_ends):
+            await each(self._journal.unfinished(RESULTS, self._settle), take)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
@@ -129,11 +130,12 @@ class Reconcile:
         return newest > self._clock.now() + CLOCK_STEP
 
     async def _catch_up(self, condition: Condition, finished: dict[Place, int]) -> None:
+        lacking = [(place, condition.watermark.get(place.partition, 0), end) for place, end in finished.items()]
         # Known again first, as they were to settle: of what nobody knows a cancel would come to nothing this time.
         for take in (self._note_unsettled, self._settle_again):
-            for place, end in finished.items():
-                start = condition.watermark.get(place.partition, 0)
-                await each(self._journal.read(RESULTS, place.partition, start, end), take)
+            for place, start, end in lacking:
+                if start < end:
+                    await each(self._journal.read(RESULTS, place.partition, start, end), take)
         # Not judged again: that would need the windows as they were.
         await each(self._journal.replay(STATE, ENDPOINT_IDS), self._learn)
         # A cancel is judged by what is known of its delivery, and a first attempt is not known yet.
@@ -266,17 +268,38 @@ class Reconcile:
         unknown = [result for result, found in zip(results, known, strict=True) if found is None]
         await self._state.accept([unsettled_status(result) for result in unknown])
 
+    async def _note_ends(self, batch: Sequence[Entry]) -> None:
+        """What settle has ended cancelled in its last act: its row is gone, and what says so is not finished yet."""
+        results = [result for entry in batch if (result := _later_cancelled(entry))]
+        known = (await self._state.standing([result.id for result in results])).deliveries
+        ended = [result for result, found in zip(results, known, strict=True) if found is None]
+        await self._state.apply([Effect(move(result, self._rules.retry).status) for result in ended], {})
+
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)
 
 
-def _first_outcome(entry: Entry) -> Result | None:
-    """The outcome of a first attempt; what can't be read, or is too new, is settle's to meet."""
+def _readable(entry: Entry) -> Result | None:
+    """A result; what can't be read, or is too new, is settle's to meet."""
     if entry.damage:
         return None
     try:
-        result = _read_result(entry.value)
+        return _read_result(entry.value)
     except (Undecodable, NewerRecord):
+        return None
+
+
+def _later_cancelled(entry: Entry) -> Result | None:
+    """The cancelled end of a delivery that had waited."""
+    result = _readable(entry)
+    later = result is not None and result.outcome == "cancelled" and (result.series, result.gen) != (1, 0)
+    return result if later else None
+
+
+def _first_outcome(entry: Entry) -> Result | None:
+    """The outcome of a first attempt."""
+    result = _readable(entry)
+    if result is None:
         return None
     first = (result.series, result.gen) == (1, 0) and result.outcome not in COMMANDS
     return result if first and result.outcome != "undecodable" else None
