@@ -24,7 +24,7 @@ from howk.ports.log import Record
 from howk.testing.clock import ManualClock
 
 HOUR = 3_600_000
-FLIPS = 30 if not os.environ.get("CI") else 1_500
+FLIPS = int(os.environ.get("HOWK_TEST_FLIPS", "150" if os.environ.get("CI") else "30"))
 PATIENCE = 15.0
 QUIET = 0.3
 SETTINGS = {"retry__base_delay": 3600.0, "retry__jitter": 0.0}

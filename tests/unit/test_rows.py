@@ -1,9 +1,12 @@
 """A row of the log whose place is damaged gets the one that its neighbours leave it."""
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from howk.adapters.embedded.rows import is_whole, pack, placed, unpack
+from howk.adapters.embedded.rows import Torn, is_whole, pack, placed, unpack
 from howk.ports.log import Record
 
 STREAM = "howk.pending"
@@ -41,3 +44,21 @@ def test_a_row_whose_bytes_are_damaged_stays_where_it_is_and_keeps_its_offsets(
     entries = unpack(STREAM, row)
     assert [entry.offset for entry in entries] == list(range(base, base + len(items)))
     assert any(entry.damage for entry in entries) or [(e.key, e.value) for e in entries] == items
+
+
+@pytest.mark.parametrize("odd", [None, "text", 1.5])
+@pytest.mark.parametrize("column", [1, 2, 3, 4])
+def test_a_column_of_another_kind_is_damage_and_the_row_keeps_its_place(column: int, odd: Any) -> None:
+    row: list[Any] = list(packed(70, [("a", b"1"), ("b", b"2")]))
+    row[column] = odd
+    assert not is_whole((row[0], row[1], row[2], row[3], row[4]))
+    found = placed((row[0], row[1], row[2], row[3], row[4]), 70, 72)
+    assert found[:2] == (70, 2)
+    assert [entry.offset for entry in unpack(STREAM, found)] == [70, 71]
+
+
+def test_a_row_without_an_offset_is_told_as_damage_of_the_file() -> None:
+    row: Any = (None, *packed(70, [("a", b"1")])[1:])
+    assert not is_whole(row)
+    with pytest.raises(Torn, match="no offset"):
+        placed(row, 70, 71)

@@ -84,29 +84,40 @@ def test_large_ones_of_one_turn_leave_room_in_bytes_for_the_others() -> None:
     assert turns.enter(object(), "other", 960, 0.0)
 
 
-def test_between_two_looks_at_all_only_the_turns_that_were_stirred_are_asked_for() -> None:
+def test_between_two_looks_at_all_the_turns_that_were_stirred_are_asked_for_and_a_few_in_rotation() -> None:
     turns: Turns[object] = Turns(TurnLimits(10_000, 1 << 20))
     jobs = {str(name): object() for name in range(1_000)}
     for name, job in jobs.items():
         assert turns.enter(job, name, 1, 0.0)
     assert len(turns.heads(0.0)) == 1_000
-    assert turns.heads(0.1) == []
+    assert turns.heads(0.1) == [jobs[str(name)] for name in range(16)]
     turns.stir("7", 0.1)
     turns.stir("nobody waits for it", 0.1)
     # Asked and refused: its end is not settled yet.
-    assert turns.heads(0.11) == turns.heads(0.12) == [jobs["7"]]
+    assert turns.heads(0.11) == [jobs["7"], *(jobs[str(name)] for name in range(16, 32))]
+    assert turns.heads(0.12) == [jobs["7"], *(jobs[str(name)] for name in range(32, 48))]
     assert turns.leave(jobs["7"])
-    assert turns.heads(0.13) == []
+    assert turns.heads(0.13) == [jobs[str(name)] for name in range(48, 64)]
     assert len(turns.heads(0.25)) == 999
+
+
+def test_though_no_time_passes_every_turn_is_asked_for_in_the_end() -> None:
+    turns: Turns[object] = Turns(TurnLimits(10_000, 1 << 20))
+    jobs = [object() for _ in range(100)]
+    for name, job in enumerate(jobs):
+        assert turns.enter(job, str(name), 1, 0.0)
+    assert len(turns.heads(0.0)) == 100
+    asked = [job for _ in range(7) for job in turns.heads(0.0)]
+    assert {id(job) for job in asked} == {id(job) for job in jobs}
 
 
 def test_a_turn_that_stays_refused_is_soon_asked_for_no_more_often_than_the_others() -> None:
     turns: Turns[object] = Turns(TurnLimits(100, 1 << 20))
-    first, second = object(), object()
-    assert turns.enter(first, "a", 1, 0.0)
-    assert turns.enter(second, "b", 1, 0.0)
-    turns.stir("a", 0.0)
-    assert turns.heads(0.5) == [first, second]
-    assert turns.heads(0.6) == [first]
-    assert turns.heads(1.5) == [first, second]
-    assert turns.heads(1.6) == []
+    jobs = {str(name): object() for name in range(40)}
+    for name, job in jobs.items():
+        assert turns.enter(job, name, 1, 0.0)
+    turns.stir("39", 0.0)
+    assert len(turns.heads(0.5)) == 40
+    assert turns.heads(0.6)[0] is jobs["39"]
+    assert len(turns.heads(1.5)) == 40
+    assert jobs["39"] not in turns.heads(1.6)

@@ -5,6 +5,7 @@ Time is monotonic seconds and passed in; a job is known by its identity.
 """
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 J = TypeVar("J")
@@ -12,6 +13,7 @@ J = TypeVar("J")
 _SHARE = 16
 _LOOK_EVERY = 0.25
 _STIRS_FOR = 1.0
+_IN_ROTATION = 16
 
 
 class TurnLimits(NamedTuple):
@@ -70,15 +72,18 @@ class Turns(Generic[J]):
             self._stirred[turn] = now
 
     def heads(self, now: float) -> list[J]:
-        """The first of each turn that is worth asking for: of those that were stirred lately, and a few times a second
-        of all of them, since not every end is known here."""
+        """The first of each turn that is worth asking for: of those that were stirred lately, of a few in rotation, and
+        a few times a second of all of them, since not every end is known here."""
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             before = now - _STIRS_FOR
             self._stirred = {turn: at for turn, at in self._stirred.items() if at > before and turn in self._queues}
             return [next(iter(queue.values())).job for queue in self._queues.values()]
-        asked = [queue for turn in self._stirred if (queue := self._queues.get(turn))]
-        return [next(iter(queue.values())).job for queue in asked]
+        asked = {turn: queue for turn in self._stirred if (queue := self._queues.get(turn))}
+        for turn in list(islice(self._queues, _IN_ROTATION)):
+            # To the end of the rotation.
+            asked[turn] = self._queues[turn] = self._queues.pop(turn)
+        return [next(iter(queue.values())).job for queue in asked.values()]
 
     def leave(self, job: J) -> bool:
         """The job waits no longer; False where it did not."""

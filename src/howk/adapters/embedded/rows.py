@@ -5,7 +5,9 @@ each record. The row's check covers all of the row, so a flipped byte and a misp
 each record then tells which records of a damaged row are still whole.
 """
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import cast
 from zlib import crc32
 
 from msgspec import DecodeError
@@ -41,13 +43,15 @@ def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
 def is_whole(row: Row) -> bool:
     """Whether nothing of it is damaged."""
     base, count, at, check, body = row
-    return check == _check(base, count, at, body)
+    # A flipped bit in the head of a row gives its columns other kinds.
+    kinds = (type(base), type(count), type(at), type(body)) == (int, int, int, bytes)
+    return kinds and check == _check(base, count, at, body)
 
 
 def placed(row: Row, begins: int | None, ends: int | None) -> Row:
     """A damaged row with the place that its neighbours leave it: its offsets are `begins` up to `ends`, None where
-    there is none. Where only its place was damaged its checksum then holds again."""
-    base, count, at, check, body = row
+    there is none. Where only its place was damaged its checksum then holds again. Raises `Torn` where it has none."""
+    base, count, at, check, body = _of_its_kinds(row)
     held = len(_items(body))
     bases, counts = [base, 0 if begins is None else begins], [count, held]
     if ends is not None:
@@ -60,6 +64,26 @@ def placed(row: Row, begins: int | None, ends: int | None) -> Row:
     first = base if begins is None else begins
     last = first + (held or count) if ends is None else ends
     return first, min(max(last - first, 1), _MAX_COUNT), at, check, body
+
+
+class Torn(sqlite3.DatabaseError):
+    """A row without a place."""
+
+    sqlite_errorname = "SQLITE_CORRUPT_ROW"
+
+
+def _of_its_kinds(row: Row) -> Row:
+    """With what a column can't be left out."""
+    base, count, at, check, body = cast("tuple[object, object, object, object, object]", row)
+    if not isinstance(base, int):
+        raise Torn("a row of the log has no offset")
+    return (
+        base,
+        count if isinstance(count, int) else 0,
+        at if isinstance(at, int) else 0,
+        check if isinstance(check, int) else -1,
+        body if isinstance(body, bytes) else str(body or "").encode(errors="replace"),
+    )
 
 
 def _items(body: bytes) -> list[tuple[str, bytes, int]]:

@@ -249,7 +249,7 @@ def first(connection: sqlite3.Connection, stream: str) -> int:
     bases = [base for (base,) in connection.execute(f"SELECT base FROM {name(stream)} ORDER BY base LIMIT 2")]
     if not bases:
         return FIRST_OFFSET
-    if len(bases) == 2 and bases[0] < bases[1]:
+    if len(bases) == 2 and None not in bases and bases[0] < bases[1]:
         return bases[0]
     row: Row = connection.execute(f"SELECT {_OF_ROW} FROM {name(stream)} ORDER BY base LIMIT 1").fetchone()
     return row[0] if is_whole(row) else placed(row, None, bases[1] if len(bases) == 2 else None)[0]
