@@ -130,7 +130,7 @@ async def _hold(out: Outage, many: int) -> None:
     out.corridor.clock.advance(10_000)
     await _until(lambda: out.counted.appended[SLOW] >= 5)
     await _settled(out.corridor)
-    held = (await out.corridor.engines.state.claim(0, 1, 1.0)).held
+    held = (await out.corridor.engines.state.claim(out.corridor.clock.now(), 0, 1.0)).held
     assert held == {"breaker": many + 5}
 
 

@@ -432,6 +432,35 @@ async def test_a_rebuild_knows_an_end_that_was_settles_last_act_before_a_kill(tm
             assert await _known(corridor, [webhook_id]) == [status]
 
 
+async def test_who_waits_for_a_stage_to_catch_up_waits_until_its_room_knows(tmp_path: Path) -> None:
+    """Or a start would let first attempts go by what hot state said before."""
+    async with opened(tmp_path) as corridor:
+        log = corridor.engines.log
+        await log.append([Record(PENDING, "k", b"%d" % i) for i in range(10)])
+        told = asyncio.Event()
+
+        class Late(_Echo):
+            async def settled(self, emissions: Sequence[Emission]) -> None:
+                await told.wait()
+                await super().settled(emissions)
+
+        metrics, room = Metrics(), Late()
+        stage = Stage("late", room, (Lane(PENDING),), Journal(log, metrics), 100, metrics, Notes())
+        running_stage = asyncio.ensure_future(stage.run())
+        async with asyncio.timeout(10):
+            while (await log.progress(PENDING, "late"))[Place(PENDING, 0)].next < 10:
+                await asyncio.sleep(0)
+        # Everything is durable, and whoever asks can see that.
+        waits = asyncio.ensure_future(stage.caught_up())
+        for _ in range(10):
+            await log.progress(PENDING, "late")
+        assert not waits.done()
+        told.set()
+        await asyncio.wait_for(waits, 10)
+        assert room.durable == list(range(10))
+        running_stage.cancel()
+
+
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
         await corridor.engines.log.append([Record(PENDING, "k", b"%d" % i) for i in range(50)])

@@ -338,3 +338,43 @@ async def test_from_four_fifths_on_who_brings_most_is_sent_away_and_others_come_
         corridor.clock.advance(10_000)
         await send("heavy", b"{}")
         assert "log_filling" in _said(corridor)
+
+
+async def test_what_comes_before_the_log_is_measured_again_passes_no_bound(tmp_path: Path) -> None:
+    async with Receiver() as receiver, opened(tmp_path, **_SMALL) as corridor:
+        await corridor.house.reconcile.recover()
+        await corridor.house.retain.turn()
+
+        async def send(scope: str, payload: bytes = _LARGE) -> None:
+            await corridor.house.ingest.accept(scope, [Enqueue(endpoint=receiver.url, payload=Raw(payload))], "test")
+
+        async def send_many(scope: str) -> None:
+            for _ in range(40):
+                await send(scope)
+
+        await send("light", b"{}")
+        with pytest.raises(OverShare) as over:
+            await send_many("heavy")
+        await send("light", b"{}")
+        assert corridor.house.retain.fullness.fill < 0.1
+        # Alone it would not be over its share.
+        corridor.clock.advance(20_000)
+        with pytest.raises(Full) as full:
+            await send_many("heavy")
+        assert (over.value.code, full.value.code, full.value.retry_after) == ("over_share", "log_full", 1)
+        before = await _kept(corridor)
+        with pytest.raises(Full):
+            await send("light", b"{}")
+        assert await _kept(corridor) == before
+        await corridor.house.retain.turn()
+        assert 0.9 < corridor.house.retain.fullness.fill < 1.2
+
+
+async def test_a_log_that_fills_fast_is_measured_again_soon(tmp_path: Path) -> None:
+    async with Receiver() as receiver, opened(tmp_path, **_SMALL) as corridor:
+        await corridor.house.reconcile.recover()
+        assert await corridor.house.retain.turn() == 1.0
+        await corridor.send(receiver.url, _LARGE)
+        assert await corridor.house.retain.turn() == 0.1
+        assert corridor.house.retain.fullness.fill < 0.5
+        assert await corridor.house.retain.turn() == 1.0

@@ -51,6 +51,14 @@ def test_what_is_left_below_the_bound_can_be_written_and_leaves_a_rest_of_the_di
     assert found.most - used <= room - min(128 * MIB, disk // 16)
 
 
+@given(used=st.integers(0, 1 << 40), most=st.integers(1, 1 << 40), more=st.integers(0, 1 << 40))
+def test_what_is_left_until_a_share_is_what_it_takes_to_reach_it(used: int, most: int, more: int) -> None:
+    found = Budget(used, most, by_disk=False)
+    for share in (CROWDED, 1):
+        reached = (used + more) >= int(most * share)
+        assert (more >= found.left(share)) == reached
+
+
 def test_a_log_without_any_room_is_full() -> None:
     assert budget(100 * MIB, 1 * MIB, 500 * GIB, 400 * GIB).fill == 1
     assert budget(500 * MIB, 100 * MIB, 500 * GIB, 400 * GIB).fill > 1

@@ -38,6 +38,10 @@ class Budget(NamedTuple):
     def fill(self) -> float:
         return self.used / self.most if self.most > 0 else 1.0
 
+    def left(self, share: float) -> int:
+        """Bytes until this share of it is in use."""
+        return max(0, int(self.most * share) - self.used)
+
 
 def budget(used: int, room: int, disk: int, asked: int) -> Budget:
     """The smaller one of what was `asked` for and what the disk can still take. Of the disk a part is kept back, so
@@ -56,11 +60,20 @@ def level_of(fill: float, before: Level) -> Level:
 
 
 class Fullness(NamedTuple):
-    """How full the log was when it was last measured, and in words why the door is closed."""
+    """How full the log was when it was last measured, in words why the door is closed, and after how many more bytes
+    it is crowded and full: those that come before it is measured again are counted at the door."""
 
     level: Level = "roomy"
     fill: float = 0.0
     closed: str = ""
+    crowded_after: int = 1 << 62
+    full_after: int = 1 << 62
+
+
+def fullness(found: Budget, before: Level, why: str) -> Fullness:
+    """How full it is after a measurement; `why` says it in words where the door is closed."""
+    level = level_of(found.fill, before)
+    return Fullness(level, found.fill, why if level == "closed" else "", found.left(CROWDED), found.left(1))
 
 
 class Intake:

@@ -53,6 +53,8 @@ _LOOK_EVERY = 0.05
 _MOST_SCOPES = 16_384
 _LATELY = 10.0
 _CLOSED_FOR = 10.0
+_TOO_FAST_FOR = 1.0
+_TOO_FAST = "the log fills faster than room is made in it: nothing was taken, send it again in a moment"
 _ROOMY = Fullness()
 
 
@@ -130,6 +132,9 @@ class Ingest:
         self._backlog = backlog
         self._fullness = fullness
         self._intake = Intake(_LATELY, _MOST_SCOPES)
+        # What the door has taken since the log was measured.
+        self._measured: Fullness = _ROOMY
+        self._taken = 0
         self._rates = Rates(options.fresh_rate, _MOST_SCOPES)
         self._look_at = 0.0
         self._is_crowded = False
@@ -183,15 +188,24 @@ class Ingest:
     def _records(self, deliveries: Sequence[Delivery]) -> list[Record]:
         """What is to be appended, where there is room for it. Raises `Full` where there is none."""
         scope = deliveries[0].scope
-        level, _, closed = self._fullness()
-        if closed:
-            raise Full(closed, _CLOSED_FOR, "log_full")
-        if level == "crowded":
-            self.check_share(scope)
+        self._check_room(scope)
         now = self._clock.monotonic()
         records = self._in_lanes(deliveries, now)
-        self._intake.took(scope, sum([len(value) for _, _, value in records]), now)
+        size = sum([len(value) for _, _, value in records])
+        self._taken += size
+        self._intake.took(scope, size, now)
         return records
+
+    def _check_room(self, scope: str) -> None:
+        found = self._fullness()
+        if found is not self._measured:
+            self._measured, self._taken = found, 0
+        if found.closed:
+            raise Full(found.closed, _CLOSED_FOR, "log_full")
+        if self._taken >= found.full_after:
+            raise Full(_TOO_FAST, _TOO_FAST_FOR, "log_full")
+        if found.level == "crowded" or self._taken >= found.crowded_after:
+            self.check_share(scope)
 
     def _in_lanes(self, deliveries: Sequence[Delivery], now: float) -> list[Record]:
         """Each into the lane that it has to take: a sender over its share waits behind the others, not before them."""

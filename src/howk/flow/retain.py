@@ -8,7 +8,7 @@ watermark; nothing goes while hot state is rebuilt from it. Knows neither what a
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from howk.domain.budget import FOR_FIRST_USE, FOR_PEOPLE, FOR_REBUILDS, Budget, Fullness, Level, budget, level_of
+from howk.domain.budget import FOR_FIRST_USE, FOR_PEOPLE, FOR_REBUILDS, Budget, Fullness, Level, budget, fullness
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW
 from howk.flow.journal import Journal
 from howk.ports.clock import Clock
@@ -23,6 +23,7 @@ _GIVES_BACK = 0.25
 _LOOK = 1.0
 _LOOK_CLOSELY = 0.1
 _CLOSELY_FROM = 0.5
+_FILLS_FAST = 0.05
 _AGES_EVERY = 5.0
 _SILENT = 600.0
 _FULL = (
@@ -77,8 +78,10 @@ class Retain:
 
     async def turn(self) -> float:
         """Measure, and drop what may go; the seconds until it is worth while again."""
+        before = self.fullness.fill
         space = await self._measure()
-        pause = _LOOK_CLOSELY if self.fullness.fill > _CLOSELY_FROM else _LOOK
+        fill = self.fullness.fill
+        pause = _LOOK_CLOSELY if fill > _CLOSELY_FROM or fill - before > _FILLS_FAST else _LOOK
         due = self._clock.monotonic() >= self._ages_at or self.fullness.fill >= FOR_FIRST_USE
         if not due and not space.excess:
             return pause
@@ -131,8 +134,9 @@ class Retain:
         return more
 
     def _judge(self, found: Budget) -> None:
-        before, level = self.fullness.level, level_of(found.fill, self.fullness.level)
-        self.fullness = Fullness(level, found.fill, _FULL if level == "closed" else "")
+        before = self.fullness.level
+        self.fullness = fullness(found, before, _FULL)
+        level = self.fullness.level
         self._meter.gauge(LOG_USED, found.used)
         self._meter.gauge(LOG_BUDGET, max(0, found.most))
         if level != before:

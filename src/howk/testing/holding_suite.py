@@ -441,6 +441,17 @@ class HoldingSuite(ABC):
             assert [claim.id for claim in found] == ["h0", "h1", "h2", "h3"]
             assert next_due == clock.now() + 10_000
 
+    async def test_a_wall_clock_that_is_set_ahead_keeps_a_probe_waiting_for_half_a_minute_at_most(self) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await knows(state, stood(state="open", gen=7, probe_at=NOW + 86_400_000))
+            await state.apply([held("h")], {})
+            assert await due(state, NOW) == []
+            clock.step(86_400_000)
+            clock.advance(30_000)
+            (claim,) = await due(state, clock.now())
+            assert (claim.id, claim.probe) == ("h", 7)
+
     async def test_a_wall_clock_that_steps_back_keeps_nothing_waiting_whose_turn_has_come_or_that_is_cancelled(
         self,
     ) -> None:

@@ -282,7 +282,8 @@ class Endpoints:
         if found.most and more:
             return clock
         if found.again:
-            return clock + found.again
+            # The wall clock may be set ahead meanwhile.
+            return clock + min(found.again, _LOOK_AGAIN)
         leased = [taken.until] if taken.ids else []
         return min([clock + _LOOK_AGAIN, *leased, *(out.until for out in known.out.values())])
 
