@@ -5,18 +5,19 @@ Belongs to the room deliver; no port is called here.
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from msgspec.structs import replace
 
 from howk.domain.delivery import ranked, turn_of
-from howk.domain.endpoints import Endpoint, endpoint_id, parse_endpoint, public_form, rejoin
+from howk.domain.endpoints import endpoint_id, parse_endpoint, public_form, rejoin
 from howk.domain.errors import Undecodable
 from howk.domain.outcome import capture, next_state, retry_after
 from howk.domain.records import PENDING, VERSION, Delivery, Result, Target, reader
-from howk.domain.sealing import Sealer, Secrets
-from howk.domain.signing import signed_head, signing_keys
+from howk.domain.sealing import Sealer, Secrets, is_shared, shared_by
+from howk.domain.signing import Profile, signed_head, signing_keys
 from howk.flow.stage import Emission, Emit
 from howk.ports.directory import Limits
 from howk.ports.log import Entry, Record
@@ -25,6 +26,9 @@ from howk.ports.state import Ask
 from howk.ports.telemetry import Attempt
 
 _NOTHING = Secrets()
+_NO_HEADERS: dict[str, str] = {}
+_MOST_ADDRESSED = 2_048
+_LONGEST_ADDRESSED = 4_096
 read_delivery = reader(Delivery)
 
 
@@ -38,6 +42,39 @@ class DeliverOptions(NamedTuple):
     user_agent: str
     redact: frozenset[str]
     wall: Callable[[], int]
+
+
+class Addressed(NamedTuple):
+    """What all attempts have in common that go to a receiver with the same secrets."""
+
+    origin: Origin
+    target: bytes
+    secrets: Secrets
+    keys: Sequence[bytes]
+
+
+class Addressing:
+    """Opens secrets and takes endpoints apart, and remembers both for the deliveries that come next."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._remembered = lru_cache(maxsize=_MOST_ADDRESSED)(self._found)
+
+    def of(self, delivery: Delivery, target: Target) -> Addressed:
+        """Raises `Undecodable` for secrets that can't be opened, `ValueError` for an endpoint that is none,
+        `Permanent` for another key's secrets."""
+        sealed, endpoint = target.sealed, target.endpoint
+        # What is long is not remembered: a tenant could fill the memory with it.
+        if len(sealed) + len(endpoint) > _LONGEST_ADDRESSED or (sealed and not is_shared(sealed)):
+            return self._found(delivery.scope, endpoint, sealed, target.profile, target.id)
+        return self._remembered(delivery.scope, endpoint, sealed, target.profile)
+
+    def _found(self, scope: str, endpoint: str, sealed: str, profile: Profile, id_: str = "") -> Addressed:
+        bound_to = shared_by(scope, endpoint) if is_shared(sealed) else id_
+        secrets = self._sealer.open(sealed, bound_to) if sealed else _NOTHING
+        parts = parse_endpoint(rejoin(endpoint, "", secrets.query))
+        origin = Origin(parts.scheme, parts.host, parts.port)
+        return Addressed(origin, parts.target, secrets, signing_keys(profile, secrets.signing))
 
 
 class Batch:
@@ -148,43 +185,38 @@ def ask_of(job: Job) -> Ask:
     )
 
 
-def call_of(job: Job, now: int, sealer: Sealer, options: DeliverOptions) -> Call | Result:
+def call_of(job: Job, now: int, addressing: Addressing, options: DeliverOptions) -> Call | Result:
     """The request, signed, or why there can be none."""
     delivery, target = job.delivery, job.target
     try:
-        secrets = sealer.open(target.sealed, target.id) if target.sealed else _NOTHING
-    except Undecodable as error:
-        return result_of(job, now, "rejected", reason="undecodable", error=str(error))
-    try:
-        endpoint = parse_endpoint(rejoin(target.endpoint, "", secrets.query))
+        origin, path, secrets, keys = addressing.of(delivery, target)
         head = signed_head(
             webhook_id=target.id,
             attempt=delivery.attempt,
             timestamp=options.wall() // 1000,
             body=job.body,
-            keys=signing_keys(target.profile, secrets.signing),
+            keys=keys,
             user_agent=options.user_agent,
             content_type=delivery.content_type,
             headers=_headers(target, secrets),
             profile=target.profile,
             ed25519_key=secrets.ed25519_key,
         )
+    except Undecodable as error:
+        return result_of(job, now, "rejected", reason="undecodable", error=str(error))
     except ValueError as error:
         return result_of(job, now, "rejected", reason="invalid_endpoint", error=str(error))
-    return _request(endpoint, head, job, job.limits.timeout or options.timeout)
+    return Call(origin, path, head, job.body, job.limits.timeout or options.timeout, job)
 
 
 def _headers(target: Target, secrets: Secrets) -> dict[str, str]:
+    if not (target.headers or secrets.headers or secrets.userinfo):
+        return _NO_HEADERS
     headers = {**target.headers, **secrets.headers}
     if secrets.userinfo and not any(name.lower() == "authorization" for name in headers):
         user = b64encode(unquote_to_bytes(secrets.userinfo)).decode()
         headers["Authorization"] = f"Basic {user}"
     return headers
-
-
-def _request(endpoint: Endpoint, head: bytes, job: Job, timeout: float) -> Call:
-    origin = Origin(endpoint.scheme, endpoint.host, endpoint.port)
-    return Call(origin, endpoint.target, head, job.body, timeout, job)
 
 
 def result_of(

@@ -22,6 +22,7 @@ from howk.domain.settlement import undecodable
 from howk.domain.turns import TurnLimits, Turns
 from howk.flow import journal
 from howk.flow.attempt import (
+    Addressing,
     Batch,
     DeliverOptions,
     Job,
@@ -113,7 +114,7 @@ class Deliver:
     ) -> None:
         self._state = state
         self._sender = sender
-        self._sealer = sealer
+        self._addressing = Addressing(sealer)
         self._clock = clock
         self._directory = directory
         self._meter = meter
@@ -406,7 +407,7 @@ class Deliver:
         self._sender.send(calls, self._answered)
 
     def _call(self, job: Job, now: int) -> Call | Result:
-        return call_of(job, now, self._sealer, self._options)
+        return call_of(job, now, self._addressing, self._options)
 
     def _call_or_fault(self, job: Job, now: int) -> Call | Result:
         made = attempted(lambda: self._call(job, now), lambda error: self._tell_fault(job, error))

@@ -9,7 +9,7 @@ request is durable.
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
@@ -24,11 +24,11 @@ from howk.domain.endpoints import Endpoint, parse_endpoint
 from howk.domain.errors import FieldProblem, Full, OverShare, Rejected
 from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_id
 from howk.domain.limits import Rates
-from howk.domain.records import JSON_TYPE, NO_PAYLOAD, VERSION, Delivery, Target
+from howk.domain.records import JSON_TYPE, NEWER, NO_PAYLOAD, VERSION, Delivery, Target
 from howk.domain.request_headers import checked_headers
 from howk.domain.retry import RetryPolicy
-from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets
-from howk.domain.signing_request import Signing, chosen_signing
+from howk.domain.sealing import NONCE_BYTES, Sealer, Secrets, shared_by
+from howk.domain.signing_request import Signed, Signing, chosen_signing
 from howk.domain.timing import (
     Duration,
     RetryAsked,
@@ -51,6 +51,8 @@ _LONGEST_ORDERING_KEY = 256
 _CROWDED = 5_000
 _LOOK_EVERY = 0.05
 _MOST_SCOPES = 16_384
+_MOST_SEALED = 2_048
+_LONGEST_SEALED = 2_048
 _LATELY = 10.0
 _CLOSED_FOR = 10.0
 _TOO_FAST_FOR = 1.0
@@ -140,6 +142,8 @@ class Ingest:
         self._is_crowded = False
         self._keyed = Keyed(log, state, clock, random, self._records)
         self._judge = lru_cache(maxsize=4_096)(self._blocked)
+        # Most deliveries of a sender to a receiver have the same secrets.
+        self._sealed = lru_cache(maxsize=_MOST_SEALED)(self._seal)
 
     async def accept(self, scope: str, requests: Sequence[Enqueue], route: str) -> list[str | Rejected]:
         """For each request the id of its delivery, or why it was refused; the accepted ones are durable, all or none.
@@ -245,11 +249,10 @@ class Ingest:
             own = Fields(headers, sensitive, signed, retry, attempts)
             replaced = _given_otherwise(request, endpoint)
             headers, sensitive, signed, retry, attempts = with_defaults(own, config, self._options.redact, replaced)
-        secrets = Secrets(endpoint.userinfo, endpoint.query, sensitive, signed.secrets, signed.ed25519_key)
         deliver_at = delivery_time(request.deliver_at, now, self._options.max_delay_ahead)
-        sealed = self._sealer.seal(secrets, id_, self._random.bytes(NONCE_BYTES)) if secrets else ""
+        sealed = self._secrets(scope, endpoint, sensitive, signed)
         return Delivery(
-            v=VERSION,
+            v=NEWER if sealed else VERSION,
             scope=scope,
             targets=(Target(id=id_, endpoint=endpoint.public, headers=headers, sealed=sealed, profile=signed.profile),),
             created_at=now,
@@ -265,6 +268,32 @@ class Ingest:
             ordering_key=_ordering_key(request.ordering_key),
             skip_after=config.skip_after if config and request.ordering_key else 0,
         )
+
+    def _secrets(self, scope: str, endpoint: Endpoint, sensitive: Mapping[str, str], signed: Signed) -> str:
+        """The sealed text of what nobody may read in the log, "" where there is nothing."""
+        public, userinfo, query = endpoint.public, endpoint.userinfo, endpoint.query
+        if not (signed.secrets or signed.ed25519_key or sensitive or query or userinfo):
+            return ""
+        headers = tuple(sensitive.items())
+        size = len(public) + len(query) + len(userinfo)
+        if headers:
+            size += sum([len(name) + len(value) for name, value in headers])
+        # What is long is not remembered: a sender could fill the memory with it.
+        seal = self._sealed if size <= _LONGEST_SEALED else self._seal
+        return seal(scope, public, userinfo, query, headers, signed.secrets, signed.ed25519_key)
+
+    def _seal(
+        self,
+        scope: str,
+        public: str,
+        userinfo: str,
+        query: str,
+        headers: Sequence[tuple[str, str]],
+        signing: tuple[str, ...],
+        ed25519_key: str,
+    ) -> str:
+        secrets = Secrets(userinfo, query, dict(headers), signing, ed25519_key)
+        return self._sealer.seal(secrets, shared_by(scope, public), self._random.bytes(NONCE_BYTES), shared=True)
 
     def _endpoint(self, url: str) -> Endpoint:
         try:
