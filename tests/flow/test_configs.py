@@ -14,7 +14,7 @@ from howk.domain.config_defaults import ConfigRequest, OrderingAsked, RateLimitA
 from howk.domain.errors import NewerRecord, Permanent, Rejected, Transient
 from howk.domain.records import CONTROL, PENDING, ConfigRecord, Delivery, encode, reader
 from howk.domain.retry import RetryPolicy
-from howk.domain.sealing import Sealer
+from howk.domain.sealing import Sealer, shared_by
 from howk.domain.signing_request import Signing
 from howk.domain.timing import RetryAsked
 from howk.flow.configs import ConfigOptions, Configs
@@ -78,7 +78,9 @@ async def test_an_enqueues_own_fields_win(tmp_path: Path) -> None:
         await corridor.send(userinfo)
         first, second, third = await _accepted(corridor)
         sealer = corridor.engines.sealer
-        secrets = [sealer.open(d.targets[0].sealed, d.targets[0].id) for d in (first, second, third)]
+        secrets = [
+            sealer.open(d.targets[0].sealed, shared_by(d.scope, d.targets[0].endpoint)) for d in (first, second, third)
+        ]
     assert (first.targets[0].headers, first.content_type) == ({"x-shop": "2"}, "text/x-own")
     assert (first.max_attempts, first.retry) == (7, RetryPolicy(base_delay=5_000, type="fixed"))
     assert (first.targets[0].profile, secrets[0].signing) == ("standard", (SECRET,))

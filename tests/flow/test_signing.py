@@ -4,10 +4,14 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from tests.support import ManualClock, running
+from msgspec.structs import replace
+from tests.support import Corridor, ManualClock, opened, running, serving
 
 from howk.domain.ed25519 import public_text
+from howk.domain.records import PENDING, Delivery, reader
+from howk.domain.sealing import NONCE_BYTES, Secrets
 from howk.domain.signing_request import Signing
+from howk.flow import journal
 from howk.testing.receiver import Received, Receiver
 
 NEW = "whsec_" + b64encode(b"the secret of this year, 24+").decode()
@@ -93,3 +97,61 @@ async def test_a_webhook_that_waits_keeps_its_profile_and_keys_over_a_restart_an
     assert (last.id, last.verdict) == (webhook_id, "good")
     assert [part.partition(",")[0] for part in last.header("webhook-signature").split(" ")] == ["v1", "v1", "v1a"]
     assert not last.header("x-webhook-id")
+
+
+async def _accepted(corridor: Corridor) -> list[Delivery]:
+    log = corridor.engines.log
+    ((place, (start, stop)),) = (await log.bounds(PENDING)).items()
+    return [
+        reader(Delivery)(entry.value)
+        async for batch in log.read(PENDING, place.partition, start, stop)
+        for entry in batch
+    ]
+
+
+async def test_deliveries_to_one_receiver_with_the_same_secrets_have_their_sealed_text_in_common(
+    tmp_path: Path,
+) -> None:
+    url = "http://user:word@127.0.0.1:9/hook"
+    async with opened(tmp_path) as corridor:
+        for endpoint, secret in ((url, OLD), (url, OLD), (url, NEW), (url + "?token=1", OLD), (url + "s", OLD)):
+            await corridor.send(endpoint, signing_secret=secret)
+        first, again, *others = [delivery.targets[0].sealed for delivery in await _accepted(corridor)]
+    assert first == again
+    assert len({first, *others}) == 4
+
+
+async def test_secrets_of_one_receiver_are_not_sent_to_another(tmp_path: Path) -> None:
+    """Whoever can write to the log, and has no key, can't have them."""
+    async with Receiver() as good, Receiver() as thief, opened(tmp_path) as corridor:
+        await corridor.house.reconcile.recover()
+        await corridor.send(good.url, headers={"Authorization": "Bearer hunter2"})
+        (delivery,) = await _accepted(corridor)
+        moved = replace(delivery.targets[0], id="wh_" + "0" * 26, endpoint=thief.url + "/")
+        await corridor.engines.log.append([journal.pending(replace(delivery, targets=(moved,)))])
+        async with serving(corridor.house):
+            assert (await corridor.ended(delivery.targets[0].id)).state == "delivered"
+            assert (await corridor.ended(moved.id)).reason_type == "undecodable"
+    assert good.total == 1
+    assert thief.total == 0
+
+
+async def test_secrets_that_an_older_version_sealed_for_one_delivery_alone_are_read(tmp_path: Path) -> None:
+    clock = ManualClock()
+    receiving = Receiver(secrets=[NEW], now=lambda: clock.now() / 1000)
+    async with receiving as receiver, opened(tmp_path, clock) as corridor:
+        await corridor.house.reconcile.recover()
+        await corridor.send(receiver.url, signing_secret=NEW)
+        (delivery,) = await _accepted(corridor)
+        ids = ["wh_" + letter * 26 for letter in "ABC"]
+        sealer = corridor.engines.sealer
+        sealed = [sealer.seal(Secrets(signing=(NEW,)), id_, bytes(NONCE_BYTES)) for id_ in ids[:2]]
+        # The last one has the text of another.
+        texts = [*sealed, sealed[0]]
+        targets = [replace(delivery.targets[0], id=id_, sealed=text) for id_, text in zip(ids, texts, strict=True)]
+        records = [journal.pending(replace(delivery, v=1, targets=(target,))) for target in targets]
+        await corridor.engines.log.append(records)
+        async with serving(corridor.house):
+            states = [(await corridor.ended(id_)).reason_type for id_ in ids]
+    assert states == ["", "", "undecodable"]
+    assert [got.verdict for got in receiver.captured] == ["good"] * 3

@@ -86,6 +86,21 @@ RETRY = Delivery(
     attempt=4,
     not_before=1_750_000_090_000,
 )
+SHARED = Delivery(
+    v=2,
+    scope="shop",
+    targets=(
+        Target(
+            id="wh_01JZ0000000000000000000008",
+            endpoint="https://example.com/hook",
+            sealed="2.0123abcd.AAECAwQFBgcICQoLAAECAwQFBgcICQoLDA0ODw==",
+        ),
+    ),
+    created_at=1_750_000_000_000,
+    max_attempts=20,
+    payload=Raw(b'{"total":1}'),
+    expires_at=1_751_209_600_000,
+)
 PROFILE = Delivery(
     v=1,
     scope="shop",
@@ -304,6 +319,7 @@ RECORDS: dict[str, Struct] = {
     "delivery-json": PLAIN,
     "delivery-base64": BINARY,
     "delivery-sealed": SECRET,
+    "delivery-shared": SHARED,
     "delivery-retry": RETRY,
     "delivery-profile": PROFILE,
     "result-delivered": DELIVERED,

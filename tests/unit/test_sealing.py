@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from howk.domain.errors import Permanent, Undecodable
-from howk.domain.sealing import KEY_BYTES, NONCE_BYTES, Sealer, Secrets
+from howk.domain.sealing import KEY_BYTES, NONCE_BYTES, Sealer, Secrets, is_shared, shared_by
 
 KEY = bytes(range(KEY_BYTES))
 NONCE = bytes(range(NONCE_BYTES))
@@ -65,10 +65,27 @@ def test_the_secrets_of_another_delivery_do_not_open(other: str) -> None:
         Sealer(KEY).open(Sealer(KEY).seal(SECRETS, "wh_1", NONCE), other)
 
 
-def test_another_key_is_told_apart_from_damage_and_names_what_to_do() -> None:
+@given(sealed=secrets)
+def test_what_deliveries_share_opens_for_their_scope_and_endpoint_alone(sealed: Secrets) -> None:
+    sealer, bound_to = Sealer(KEY), shared_by("shop", "https://example.com/hook")
+    text = sealer.seal(sealed, bound_to, NONCE, shared=True)
+    assert is_shared(text)
+    assert sealer.open(text, bound_to) == sealed
+    for scope, endpoint in (("shop", "https://example.org/hook"), ("shops", "https://example.com/hook"), ("shop", "")):
+        with pytest.raises(Undecodable):
+            sealer.open(text, shared_by(scope, endpoint))
+
+
+def test_what_stands_alone_is_not_taken_for_shared() -> None:
+    assert not is_shared(Sealer(KEY).seal(SECRETS, "wh_1", NONCE))
+    assert not is_shared("")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_another_key_is_told_apart_from_damage_and_names_what_to_do(shared: bool) -> None:
     sealed_with, here = Sealer(bytes(KEY_BYTES)), Sealer(KEY)
     with pytest.raises(Permanent, match="HOWK_SECURITY_ENCRYPTION_KEY") as caught:
-        here.open(sealed_with.seal(SECRETS, "wh_1", NONCE), "wh_1")
+        here.open(sealed_with.seal(SECRETS, "wh_1", NONCE, shared=shared), "wh_1")
     assert sealed_with.key_id in str(caught.value)
     assert here.key_id in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -92,7 +109,7 @@ def test_anything_cut_off_is_noticed() -> None:
             sealer.open(text[:length], "wh_1")
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "2.abc.def", "1", "1.x", "1.x.y.z", "plain text", "é.é.é"])
+@pytest.mark.parametrize("text", ["", ".", "..", "3.abc.def", "1", "1.x", "1.x.y.z", "plain text", "é.é.é"])
 def test_an_unknown_form_is_undecodable(text: str) -> None:
     with pytest.raises(Undecodable):
         Sealer(KEY).open(text, "wh_1")

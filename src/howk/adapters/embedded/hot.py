@@ -65,6 +65,7 @@ _OVERWRITE = (
 )
 
 _READ_AT_OPEN = ("session", "boot", "whole", "valid", "counted")
+_ABOVE_ALL = "\U0010ffff"
 CALLED = -1
 """The check of a row that waits whose due time was moved: it is due."""
 
@@ -205,6 +206,12 @@ def set_watermark(connection: sqlite3.Connection, reached: Mapping[int, int], **
 def count_ended(connection: sqlite3.Connection) -> int:
     """How many statuses are of deliveries that have ended."""
     return connection.execute("SELECT count(*) FROM status WHERE ended > 0").fetchone()[0]
+
+
+def last_id(connection: sqlite3.Connection) -> str:
+    """The highest id that has a status, "" where none has; above all where damage hides it."""
+    (found,) = connection.execute("SELECT max(id) FROM status").fetchone()
+    return (found or "") if isinstance(found, str | None) else _ABOVE_ALL
 
 
 def oldest_end(connection: sqlite3.Connection) -> int:

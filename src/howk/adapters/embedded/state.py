@@ -128,8 +128,10 @@ class EmbeddedState:
         self._endpoints = Endpoints(keep.holding)
         self._grew(hot.held(connection), clock.monotonic())
         self._young = Young()
-        # Those of which the file was seen to know nothing: it need not be asked again.
+        # Those of which the file knows nothing: it need not be asked.
         self._unwritten: set[str] = set()
+        # Nor of what comes after the last one that it ever had, as ids of new deliveries do.
+        self._last_id = hot.last_id(connection)
         self._in_flight: dict[str, None] = {}
         # Settled before the door has said that it was accepted, the last of them: that word then comes too late.
         self._early: dict[str, None] = {}
@@ -200,6 +202,7 @@ class EmbeddedState:
             self._windows.hold(db, statuses)
             hot.add_pending(db, statuses)
 
+        self._written([status.id for status in statuses])
         self._write(store)
         for status in statuses:
             self._young.pop(status.id)
@@ -241,16 +244,20 @@ class EmbeddedState:
         return Standings(self._standing(ids), [self._endpoints.row(id_) for id_ in endpoints])
 
     def _standing(self, ids: Sequence[str]) -> list[Standing | None]:
-        young, unwritten = self._young, self._unwritten
-        asked = [id_ for id_ in ids if id_ not in unwritten] if unwritten else ids
+        young, unwritten, last = self._young, self._unwritten, self._last_id
+        asked = [id_ for id_ in ids if id_ <= last and id_ not in unwritten]
         known = self._read(lambda db: hot.standings(db, asked)) if asked else {}
         found = [known.get(id_) or young.standing(id_) for id_ in ids]
-        unwritten.update([id_ for id_ in asked if id_ in young and id_ not in known])
+        unwritten.update([id_ for id_ in ids if id_ in young and id_ not in known])
         if self._marks:
             for position, id_ in enumerate(ids):
                 if id_ in self._marks and (standing := found[position]) is not None:
                     found[position] = replace(standing, marked=True)
         return found
+
+    def _written(self, ids: Sequence[str]) -> None:
+        """These may be in the file from now on."""
+        self._last_id = max(self._last_id, max(ids, default=""))
 
     async def apply(
         self,
@@ -265,6 +272,8 @@ class EmbeddedState:
         reached = known | {part: max(offset, known.get(part, 0)) for part, offset in watermark.items()}
         now = self._clock.now()
         known_before = not all(effect.status.id in self._unwritten for effect in effects)
+
+        self._written([effect.status.id for effect in effects])
 
         def store(db: sqlite3.Connection) -> _Stored:
             hot.set_watermark(db, reached, counted=self._windows.store(db, effects, now))
@@ -455,6 +464,8 @@ class EmbeddedState:
     ) -> None:
         """One step of a rebuild; see `EmbeddedRebuild`."""
         self._still(epoch)
+
+        self._written([effect.status.id for effect in effects])
 
         def store(db: sqlite3.Connection) -> _Stored:
             self._windows.restore(db, effects)
