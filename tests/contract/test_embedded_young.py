@@ -19,7 +19,7 @@ def statuses(draw: st.DrawFn) -> list[Status]:
     for number in range(draw(st.integers(0, 40))):
         at = draw(TIMES)
         made = draw(st.sampled_from([at, at, at, at + 1]))
-        id_ = draw(st.sampled_from([delivery_id(made, number.to_bytes(10, "big")), f"x{number}"]))
+        id_ = draw(st.sampled_from([delivery_id(made, number.to_bytes(16, "big")), f"x{number}"]))
         found.append(
             Status(
                 id=id_,
@@ -61,6 +61,6 @@ def test_packed_or_not_everything_is_as_it_was_added(batches: list[list[Status]]
 
 def test_the_oldest_come_first() -> None:
     young = Young()
-    ids = [delivery_id(1_700_000_000_000 + number, bytes(10)) for number in range(20)]
+    ids = [delivery_id(1_700_000_000_000 + number, bytes(16)) for number in range(20)]
     young.add([Status(id=id_, scope="a", state="pending", created_at=time_of(id_)) for id_ in ids])
     assert [status.id for status in young.oldest(18)] == ids[:18]

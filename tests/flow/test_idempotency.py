@@ -11,7 +11,7 @@ from tests.support import Corridor, ManualClock, opened, running
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.idempotency import body_hash, scoped
-from howk.domain.ids import delivery_id
+from howk.domain.ids import RANDOM_BYTES, delivery_id
 from howk.domain.records import KEYS, PENDING, Delivery, KeyRecord, Target, encode, reader
 from howk.flow import journal
 from howk.flow.ingest import Enqueue, Request
@@ -63,7 +63,7 @@ def lose_hot_state(folder: Path) -> None:
 async def append_as_one_that_dies_then(corridor: Corridor, key: str, payload: bytes = b"1") -> str:
     """What a process has done that is killed between its append and the confirm; the id."""
     now = corridor.clock.now()
-    id_ = delivery_id(now, SystemRandom().bytes(10))
+    id_ = delivery_id(now, SystemRandom().bytes(RANDOM_BYTES))
     target = Target(id=id_, endpoint=URL)
     delivery = Delivery(v=1, scope="app", targets=(target,), created_at=now, max_attempts=5, payload=Raw(payload))
     record = KeyRecord(v=1, scope="app", key=key, body=body_hash(payload), id=id_, accepted_at=now)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from howk.domain.ids import RANDOM_BYTES, delivery_id, is_delivery_id, time_of, ulid
+from howk.domain.ids import RANDOM_BYTES, delivery_id, delivery_ids, is_delivery_id, time_of, ulid
 
 times = st.integers(0, (1 << 48) - 1)
 randoms = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
@@ -13,11 +13,12 @@ randoms = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
 @pytest.mark.parametrize(
     ("now", "random", "text"),
     [
-        (0, bytes(10), "0" * 26),
-        ((1 << 48) - 1, b"\xff" * 10, "7" + "Z" * 25),
+        (0, bytes(16), "0" * 26),
+        ((1 << 48) - 1, b"\xff" * 16, "7" + "Z" * 25),
         # The time part of the specification's own example.
-        (1_469_918_176_385, bytes(10), "01ARYZ6S41" + "0" * 16),
-        (1, bytes(9) + b"\x01", "0000000001" + "0" * 15 + "1"),
+        (1_469_918_176_385, bytes(16), "01ARYZ6S41" + "0" * 16),
+        (1, bytes(15) + b"\x01", "0000000001" + "0" * 15 + "1"),
+        (1, bytes(15) + b"\xe1", "0000000001" + "0" * 15 + "1"),
     ],
 )
 def test_a_ulid_has_the_published_form(now: int, random: bytes, text: str) -> None:
@@ -26,15 +27,23 @@ def test_a_ulid_has_the_published_form(now: int, random: bytes, text: str) -> No
 
 @given(now=times, random=randoms)
 def test_a_ulid_reads_back_as_the_number_it_was_made_of(now: int, random: bytes) -> None:
+    digits = ["0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(character) for character in ulid(now, random)]
     value = 0
-    for character in ulid(now, random):
-        value = value * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(character)
-    assert value == (now << 80) | int.from_bytes(random, "big")
+    for digit in digits[:10]:
+        value = value * 32 + digit
+    assert value == now
+    assert digits[10:] == [byte % 32 for byte in random]
 
 
-@given(first=st.tuples(times, randoms), second=st.tuples(times, randoms))
-def test_ids_sort_by_time_and_then_by_randomness(first: tuple[int, bytes], second: tuple[int, bytes]) -> None:
-    assert (delivery_id(*first) < delivery_id(*second)) == (first < second)
+@given(first=times, second=times, random=randoms, other=randoms)
+def test_ids_sort_by_time(first: int, second: int, random: bytes, other: bytes) -> None:
+    if first != second:
+        assert (delivery_id(first, random) < delivery_id(second, other)) == (first < second)
+
+
+@given(now=times, randoms=st.lists(randoms, max_size=5))
+def test_ids_that_are_made_together_are_those_made_one_by_one(now: int, randoms: list[bytes]) -> None:
+    assert delivery_ids(now, b"".join(randoms)) == [delivery_id(now, random) for random in randoms]
 
 
 @given(now=times, random=randoms)

@@ -21,7 +21,7 @@ RULES = Rules(RetryPolicy(1_000, 60_000, 0.2), BreakerPolicy(3, 0.5, 60_000, 5_0
 URL = "https://example.com/hook"
 DELIVERIES = ("a", "b", "c")
 ENDPOINTS = ("x", "y")
-UNREADABLE = undecodable("howk.slow/0/7", f"app/{delivery_id(1_790_000_000_000, bytes(10))}", b"{", 5, "it is damaged")
+UNREADABLE = undecodable("howk.slow/0/7", f"app/{delivery_id(1_790_000_000_000, bytes(16))}", b"{", 5, "it is damaged")
 NEW = {id_: Standing(1, 0, ended=False) for id_ in DELIVERIES}
 
 outcomes = st.sampled_from(

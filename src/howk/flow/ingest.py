@@ -22,7 +22,7 @@ from howk.domain.config_defaults import Config, Fields, with_defaults
 from howk.domain.delivery import accepted_status
 from howk.domain.endpoints import Endpoint, parse_endpoint
 from howk.domain.errors import FieldProblem, Full, OverShare, Rejected
-from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_id
+from howk.domain.ids import RANDOM_BYTES, check_config_id, delivery_ids
 from howk.domain.limits import Rates
 from howk.domain.records import JSON_TYPE, NEWER, NO_PAYLOAD, VERSION, Delivery, Target
 from howk.domain.request_headers import checked_headers
@@ -155,15 +155,15 @@ class Ingest:
         now = self._clock.now()
         answers: list[str | Rejected] = []
         deliveries: list[Delivery] = []
-        for request in requests:
+        ids = delivery_ids(now, self._random.bytes(len(requests) * RANDOM_BYTES))
+        for id_, request in zip(ids, requests, strict=True):
             try:
-                id_ = delivery_id(now, self._random.bytes(RANDOM_BYTES))
                 delivery = self._delivery(scope, request, config, now, id_)
             except Rejected as refusal:
                 answers.append(refusal)
                 continue
             deliveries.append(delivery)
-            answers.append(delivery.targets[0].id)
+            answers.append(id_)
         if deliveries:
             await self._journal.append(self._records(deliveries))
             await self._state.accept([accepted_status(delivery) for delivery in deliveries])

@@ -24,6 +24,9 @@ class _Kind(NamedTuple):
     max_attempts: int
 
 
+_NO_KIND = _Kind("", -1)
+
+
 class Young:
     """Statuses by id, oldest first."""
 
@@ -54,11 +57,14 @@ class Young:
     def add(self, statuses: Iterable[Status]) -> None:
         """Those that are not known yet."""
         known, received = self._known, self._received
+        kind = _NO_KIND
         for status in statuses:
             id_ = status.id
             if id_ in known:
                 continue
-            kind = self._kind(status.scope, status.max_attempts)
+            # Those of a request are alike.
+            if status.scope != kind.scope or status.max_attempts != kind.max_attempts:
+                kind = self._kind(status.scope, status.max_attempts)
             known[id_] = kind if _unpacked(id_, kind) == status else status
             if is_first(status):
                 second = status.created_at // 1000
