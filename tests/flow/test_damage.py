@@ -76,15 +76,19 @@ async def make(folder: Path) -> Work:
     return Work(folder, digests, ended, due, paused, receiver.port)
 
 
+def _put(folder: Path, record: Record) -> None:
+    write(folder, record.stream, record.key, record.value)
+
+
 def beside(folder: Path) -> None:
     """A retry that was put into the slow lane, an idempotency key, and what a config sets."""
     states = [value for key, _, value in contents(folder)["howk.state"] if key.startswith("wh_")]
     waiting = next(found for found in map(reader(Waiting), states) if not found.held_by)
     record = Record(SLOW, journal.key_of("app", waiting.delivery.targets[0].id), encode(waiting.delivery))
-    write(folder, *record)
+    _put(folder, record)
     key = KeyRecord(v=1, scope="app", key="key", body="00" * 32, id="wh_" + "0" * 26, accepted_at=NOW)
-    write(folder, *journal.kept(key))
-    write(folder, *journal.sets(ConfigRecord(v=1, scope="other", updated_at=NOW, headers={"X-A": "b"})))
+    _put(folder, journal.kept(key))
+    _put(folder, journal.sets(ConfigRecord(v=1, scope="other", updated_at=NOW, headers={"X-A": "b"})))
 
 
 @pytest.fixture(scope="module")

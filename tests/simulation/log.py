@@ -12,6 +12,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
+from msgspec.structs import replace
 from tests.simulation.world import DAMAGED
 
 from howk.domain.errors import Full, Transient
@@ -73,7 +74,8 @@ class LogDurable:
         """One act: what it added to streams, and what it set in tables."""
         added: list[Entry] = []
         rows: list[Entry] = []
-        for stream, key, value in records:
+        for record in records:
+            stream, key, value = record.stream, record.key, record.value
             if stream in self.tables:
                 entry = Entry(stream, 0, 0, key, value, at)
                 rows.append(entry)
@@ -98,7 +100,7 @@ class LogDurable:
         """Its bytes are not what was written, and their sum says so."""
         part = self.streams[entry.stream][entry.partition]
         value = b"\xff" + entry.value[1:]
-        part.entries[entry.offset - part.first] = entry._replace(value=value, damage=DAMAGED)
+        part.entries[entry.offset - part.first] = replace(entry, value=value, damage=DAMAGED)
 
     def of_group(self, group: str, place: Place) -> Finished:
         """What a group has finished of a partition; from now on the group is known."""

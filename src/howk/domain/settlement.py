@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.breaker import BreakerPolicy, Circuit, abandoned, command, count, gone, verdict_of
@@ -19,7 +20,6 @@ EndpointCommand = Literal["enable", "pause", "release"]
 ENDPOINT_COMMANDS: frozenset[str] = frozenset({"enable", "pause", "release"})
 COMMANDS = ENDPOINT_COMMANDS | {"cancel"}
 _GONE = "endpoint_gone"
-_read = reader(Result)
 
 
 def undecodable(source: str, key: str, raw: bytes, at: int, error: str) -> Result:
@@ -38,6 +38,9 @@ def undecodable(source: str, key: str, raw: bytes, at: int, error: str) -> Resul
         source=source,
         raw_base64=b64encode(raw).decode(),
     )
+
+
+_read = reader(Result)
 
 
 def read_result(value: bytes, source: str, key: str, at: int, damage: str) -> Result:
@@ -72,7 +75,7 @@ class Rules(NamedTuple):
     breaker: BreakerPolicy
 
 
-class Decided(NamedTuple):
+class Decided(Struct, frozen=True):
     """What a result makes of its delivery (None: history), where that stood before it, whether it marks a delivery to
     be cancelled, and the row of its endpoint where that has to be written down."""
 

@@ -195,7 +195,7 @@ class Ingest:
         self._check_room(scope)
         now = self._clock.monotonic()
         records = self._in_lanes(deliveries, now)
-        size = sum([len(value) for _, _, value in records])
+        size = sum([len(record.value) for record in records])
         self._taken += size
         self._intake.took(scope, size, now)
         return records

@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from howk.domain.breaker import verdict_of
 from howk.domain.delivery import outline, turn_of
-from howk.domain.records import Delivery, EndpointRow, Result, encode
+from howk.domain.errors import Undecodable
+from howk.domain.records import Delivery, EndpointRow, Result, encode, reader
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import COMMANDS, Decided, Rules, read_result, settle
 from howk.domain.windows import DAY
 from howk.ports.log import Entry
 from howk.ports.state import Effect, HotState
 
+_read_whole = reader(Result)
 
-class Judged(NamedTuple):
+
+class Judged(Struct, frozen=True):
     """A result and what it makes of its delivery."""
 
     entry: Entry
@@ -30,8 +35,18 @@ class Judgement(NamedTuple):
 
 async def judge(batch: Sequence[Entry], state: HotState, rules: Rules) -> Judgement:
     """Settle's decisions on a batch of `results`, in order. Raises `NewerRecord` before it has asked anything."""
-    results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
+    results = [_read(entry) for entry in batch]
     return await judge_results(batch, results, state, rules)
+
+
+def _read(entry: Entry) -> Result:
+    if entry.damage:
+        return read_result(entry.value, entry.source, entry.key, entry.at, entry.damage)
+    try:
+        return _read_whole(entry.value)
+    except Undecodable:
+        # Where it stands is put into words only for this: that costs half of what reading does.
+        return read_result(entry.value, entry.source, entry.key, entry.at, entry.damage)
 
 
 async def judge_results(batch: Sequence[Entry], results: Sequence[Result], state: HotState, rules: Rules) -> Judgement:
@@ -52,7 +67,7 @@ def effects_of(items: Sequence[Judged]) -> list[Effect]:
 
 def effect_of(item: Judged) -> Effect | None:
     """What a judged result changes in hot state, None for history."""
-    moved, before, *_ = item.decided
+    moved, before = item.decided.moved, item.decided.before
     if moved is None:
         return None
     result, waiting = item.result, moved.waiting

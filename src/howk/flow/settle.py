@@ -86,9 +86,11 @@ class Settle:
         ends: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         latencies: list[float] = []
-        for _, result, (moved, _, _, row, turned) in items:
-            if row is not None:
-                self._tell(row, turned)
+        for item in items:
+            result, decided = item.result, item.decided
+            moved = decided.moved
+            if decided.row is not None:
+                self._tell(decided.row, decided.turned)
             if moved is None:
                 continue
             if moved.waiting is not None:
@@ -130,12 +132,13 @@ _SAID: dict[str, tuple[Event, str]] = {
 
 def records_of(item: Judged) -> list[Record]:
     """What a judged result adds to the log. A delivery that waited before has a row to take back when it ends."""
-    moved, before, mark, row, _ = item.decided
+    decided = item.decided
+    moved, before = decided.moved, decided.before
     records: list[Record] = []
-    if row is not None:
-        records.append(journal.stands(row))
-    if mark is not None:
-        records.append(journal.marks(mark))
+    if decided.row is not None:
+        records.append(journal.stands(decided.row))
+    if decided.mark is not None:
+        records.append(journal.marks(decided.mark))
     if moved is None:
         return records
     if moved.waiting is not None:

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from msgspec import Struct
+
 from howk.domain.errors import HowkError, NewerRecord, Transient, whereabouts
 from howk.domain.limits import Shares
 from howk.flow.journal import Journal
@@ -26,7 +28,7 @@ _MOST_POISON_IN_A_ROW = 100
 _T = TypeVar("_T")
 
 
-class Emission(NamedTuple):
+class Emission(Struct, frozen=True):
     """What came of an entry. `effect` is the room's own, handed back when the records are durable. One that is not
     `finished` is given back as it was: it is read again at the next start."""
 
@@ -325,9 +327,10 @@ class Stage:
 
     def _owe(self, emissions: Sequence[Emission]) -> None:
         owed = self._owed
-        for entry, _, _, finished in emissions:
-            if not finished:
+        for emission in emissions:
+            if not emission.finished:
                 continue
+            entry = emission.entry
             place = Place(entry.stream, entry.partition)
             if place in owed:
                 owed[place].append(entry.offset)

@@ -53,8 +53,10 @@ bounded part. (Kafka: the brokers' own retention; an engine that can't tell says
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
 
-class Record(NamedTuple):
+
+class Record(Struct, frozen=True, gc=False):
     """What is appended. `key` decides order and, in a table, identity."""
 
     stream: str
@@ -62,7 +64,7 @@ class Record(NamedTuple):
     value: bytes
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False):
     """What is read: a record and where it stands. `at` is the time of its append in Unix milliseconds."""
 
     stream: str

@@ -105,7 +105,7 @@ class EmbeddedLog:
         return log
 
     async def append(self, records: Sequence[Record], finish: Finish | None = None) -> None:
-        size = sum([len(value) for _, _, value in records])
+        size = sum([len(record.value) for record in records])
         if self._waiting_bytes + size > _MAX_WAITING_BYTES and self._waiting_bytes:
             raise Full(f"{self._waiting_bytes >> 20} MiB wait for the log: try again in a moment")
         self._waiting_bytes += size
@@ -180,7 +180,7 @@ class EmbeddedLog:
             tails = self._tails[stream]
             self._end[stream] = base + len(records)
             if any(tail.wants(base) for tail in tails):
-                entries = [Entry(stream, 0, base + i, key, value, at) for i, (_, key, value) in enumerate(records)]
+                entries = [Entry(stream, 0, base + i, each.key, each.value, at) for i, each in enumerate(records)]
                 for tail in tails:
                     tail.offer(base, entries)
             for tail in tails:

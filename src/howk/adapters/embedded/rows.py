@@ -28,7 +28,8 @@ def pack(base: int, at: int, records: Sequence[Record]) -> list[Row]:
     packed: list[Row] = []
     items: list[tuple[str, bytes, int]] = []
     size = 0
-    for _, key, value in records:
+    for record in records:
+        key, value = record.key, record.value
         items.append((key, value, _check_record(key, value)))
         size += len(value)
         if size >= _MAX_BYTES or len(items) >= _MAX_COUNT:
