@@ -307,7 +307,7 @@ MUTATIONS = (
     _one(
         "a mark is not written to the log",
         "flow/settle.py",
-        "        records.append(journal.marks(mark))\n",
+        "        records.append(journal.marks(decided.mark))\n",
         "        pass\n",
         storm="cancels",
     ),
