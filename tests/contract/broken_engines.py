@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from howk.domain.delivery import Status
 from howk.domain.errors import Full
 from howk.domain.idempotency import Verdict
@@ -496,13 +498,13 @@ class CountsWhenItIsTold(SpoiledState):
 
     async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
         now = max((effect.at for effect in effects), default=0)
-        told = [effect._replace(at=now, accepted_at=effect.accepted_at and now) for effect in effects]
+        told = [replace(effect, at=now, accepted_at=effect.accepted_at and now) for effect in effects]
         await self.state.apply(told, watermark)
 
 
 class ReceivesAtEveryEffect(SpoiledState):
     async def apply(self, effects: Sequence[Effect], watermark: Mapping[int, int]) -> None:
-        await self.state.apply([effect._replace(accepted_at=effect.at) for effect in effects], watermark)
+        await self.state.apply([replace(effect, accepted_at=effect.at) for effect in effects], watermark)
 
 
 class LetsTwoHoldAKey(SpoiledState):

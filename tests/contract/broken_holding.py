@@ -66,7 +66,7 @@ class LetsFreshOnesPassTheQueue(SpoiledState):
 
 class KnowsNoRates(SpoiledState):
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
-        return await self.state.gate([ask._replace(limits=NO_LIMITS) for ask in asks], now)
+        return await self.state.gate([replace(ask, limits=NO_LIMITS) for ask in asks], now)
 
 
 class TakesAnOlderRow(SpoiledState):
@@ -129,10 +129,10 @@ class TellsNobodyOfHolds(SpoiledState):
 
 class GivesTheTurnToTheHighestRank(SpoiledApply):
     def effects(self, effects: Sequence[Effect]) -> Sequence[Effect]:
-        return [effect._replace(rank=1_000 - effect.rank) if effect.rank else effect for effect in effects]
+        return [replace(effect, rank=1_000 - effect.rank) if effect.rank else effect for effect in effects]
 
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
-        return await self.state.gate([ask._replace(rank=1_000 - ask.rank) if ask.rank else ask for ask in asks], now)
+        return await self.state.gate([replace(ask, rank=1_000 - ask.rank) if ask.rank else ask for ask in asks], now)
 
 
 class EntersOnlyWhoGoes(SpoiledState):
@@ -150,7 +150,7 @@ class EntersOnlyWhoGoes(SpoiledState):
             if known is not None and known.ended:
                 holder = self.going[ask.turn] = ask.id
             mine = not ask.turn or holder == ask.id
-            found += await self.state.gate([ask._replace(turn="")], now) if mine else [Passage("wait", "order")]
+            found += await self.state.gate([replace(ask, turn="")], now) if mine else [Passage("wait", "order")]
         return found
 
 
@@ -206,7 +206,7 @@ class OfDeliveriesAlone:
     async def restore(
         self, effects: Sequence[Effect], endpoints: Sequence[EndpointRow] = (), marks: Sequence[str] = ()
     ) -> None:
-        await self.rebuild.restore([effect._replace(turn="", rank=0) for effect in effects])
+        await self.rebuild.restore([replace(effect, turn="", rank=0) for effect in effects])
 
     async def seal(self, watermark: Mapping[int, int]) -> None:
         await self.rebuild.seal(watermark)

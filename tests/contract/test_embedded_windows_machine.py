@@ -30,7 +30,7 @@ STATES = {
 
 
 def replaced_gen(effect: Effect, gen: int) -> Effect:
-    return effect._replace(status=replace(effect.status, gen=gen))
+    return replace(effect, status=replace(effect.status, gen=gen))
 
 
 @dataclass
@@ -68,7 +68,7 @@ class WindowsMachine(RuleBasedStateMachine):
         rebuild = await self.state.rebuild()
         await rebuild.restore([Effect(one.status) for one in self.known.values() if not one.begun])
         await rebuild.count(self.applied)
-        await rebuild.restore([effect._replace(at=0, accepted_at=0) for effect in self.applied])
+        await rebuild.restore([replace(effect, at=0, accepted_at=0) for effect in self.applied])
         await rebuild.seal({0: self.watermark})
 
     def teardown(self) -> None:
@@ -84,7 +84,7 @@ class WindowsMachine(RuleBasedStateMachine):
             self.known[status.id] = Known(status)
         if gated:
             # A fast reader is ahead of the door's word.
-            self.runner.run(self.state.gate([ask(status.id)._replace(created_at=at) for status in new], 7))
+            self.runner.run(self.state.gate([replace(ask(status.id), created_at=at) for status in new], 7))
         self.runner.run(self.state.accept(new))
 
     @rule(
@@ -100,7 +100,7 @@ class WindowsMachine(RuleBasedStateMachine):
                 continue
             effect = STATES[state](one.status.id, len(self.applied) + len(effects))
             first = 0 if one.begun else one.status.created_at
-            effects.append(effect._replace(at=at, accepted_at=first, endpoint=f"ep_{endpoint}" if endpoint else ""))
+            effects.append(replace(effect, at=at, accepted_at=first, endpoint=f"ep_{endpoint}" if endpoint else ""))
             one.begun, one.ended = True, state in ("delivered", "dead")
         self.watermark += 1
         self.applied += effects

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.delivery import ranked, turn_of
@@ -105,7 +106,7 @@ Key = tuple[str, int, int]
 """(id, series, gen) of a delivery."""
 
 
-class Job(NamedTuple):
+class Job(Struct, frozen=True):
     """One target of an entry. `endpoint` is its id, `host` what the calls to one domain are counted by."""
 
     batch: Batch

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.breaker import verdict_of
@@ -81,7 +82,7 @@ class _Ended(NamedTuple):
     answer: Answer | None
 
 
-class _Going(NamedTuple):
+class _Going(Struct, frozen=True):
     """A job that may go after `wait` seconds."""
 
     job: Job
@@ -265,7 +266,7 @@ class Deliver:
         stale = 0
         for job, (verdict, held_by, wait, probe) in zip(jobs, passages, strict=True):
             if verdict == "go":
-                plan.going.append(_Going(job._replace(probe=probe) if probe else job, wait))
+                plan.going.append(_Going(replace(job, probe=probe) if probe else job, wait))
             elif verdict == "wait":
                 plan.turning.append(job)
             elif verdict == "stale":
@@ -297,8 +298,9 @@ class Deliver:
                     self._keep(job, waiting)
                 else:
                     over.append((job, self._held(job, ORDER)))
-            for job, wait in going:
-                where = self._place(job, wait, clock)
+            for each in going:
+                job = each.job
+                where = self._place(job, each.wait, clock)
                 if where == "start":
                     starting.append(job)
                 elif where == "wait":
@@ -373,7 +375,7 @@ class Deliver:
             if begun is None:
                 left.append(job)
             elif job.key not in begun.keys:
-                left.append(job._replace(batch=begun.batch))
+                left.append(replace(job, batch=begun.batch))
         return left
 
     def _remember(self, starting: Sequence[Job], sent: int, calls: Sequence[Call], waiting: Sequence[Job]) -> None:

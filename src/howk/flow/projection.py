@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from howk.domain.breaker import verdict_of
 from howk.domain.delivery import outline, turn_of
@@ -88,7 +89,7 @@ def effect_of(item: Judged) -> Effect | None:
 
 def waiting_effect(effect: Effect, delivery: Delivery) -> Effect:
     """The effect with the delivery that waits, and its place among those of its ordering key."""
-    return effect._replace(record=encode(delivery), turn=turn_of(delivery), rank=delivery.rank)
+    return replace(effect, record=encode(delivery), turn=turn_of(delivery), rank=delivery.rank)
 
 
 def marks_of(items: Sequence[Judged]) -> list[str]:

@@ -61,6 +61,8 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from howk.domain.delivery import Standing, Status
 from howk.domain.idempotency import End, Verdict
 from howk.domain.records import EndpointRow
@@ -68,7 +70,7 @@ from howk.domain.windows import Window
 from howk.ports.directory import NO_LIMITS, Limits
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True, gc=False):
     """May this delivery record be sent? Its status is what to show while it is in flight.
 
     `endpoint` is where to, under `limits`. With a `turn` (`domain.delivery.turn_of`) it stands at `rank` there, and has
@@ -104,7 +106,7 @@ class Passage(NamedTuple):
     probe: int = 0
 
 
-class Effect(NamedTuple):
+class Effect(Struct, frozen=True, gc=False):
     """What settle decided of a delivery: its new status and, when it waits, the record to send when due."""
 
     status: Status

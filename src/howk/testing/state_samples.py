@@ -3,6 +3,8 @@ short."""
 
 from collections.abc import Awaitable, Sequence
 
+from msgspec.structs import replace
+
 from howk.domain.breaker import Circuit
 from howk.domain.delivery import BREAKER, DELIVER_AT, ORDER, Standing, State, Status
 from howk.domain.errors import Conflict, Transient
@@ -53,7 +55,7 @@ def deferred(id_: str) -> Effect:
 
 def happened(effect: Effect, at: int, endpoint: str = "") -> Effect:
     """The first effect of a delivery that was accepted at `at`, and called this endpoint then."""
-    return effect._replace(at=at, accepted_at=at, endpoint=endpoint)
+    return replace(effect, at=at, accepted_at=at, endpoint=endpoint)
 
 
 async def windows(state: HotState, now: int) -> tuple[Window, Window]:
@@ -171,7 +173,7 @@ def later(id_: str, due_at: int) -> Effect:
 
 def keyed(effect: Effect, turn: str, rank: int) -> Effect:
     """The same with a place in a turn."""
-    return effect._replace(turn=turn, rank=rank)
+    return replace(effect, turn=turn, rank=rank)
 
 
 def stood(id_: str = HOOK, gen: int = 1, **circuit: object) -> EndpointRow:
@@ -220,7 +222,7 @@ async def let_go(state: HotState) -> list[Claim]:
 
 async def back(state: HotState, claims: Sequence[Claim], good: bool | None, *rows: EndpointRow) -> int:
     """These have ended, well or not, and made such rows; from when on a claim may give something."""
-    return await state.apply([ended(claim.id, claim.gen)._replace(good=good) for claim in claims], {}, rows)
+    return await state.apply([replace(ended(claim.id, claim.gen), good=good) for claim in claims], {}, rows)
 
 
 async def come_back(state: HotState, claims: Sequence[Claim], *, good: bool | None) -> list[Claim]:

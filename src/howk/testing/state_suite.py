@@ -7,6 +7,8 @@ beside the subclass.
 
 import asyncio
 
+from msgspec.structs import replace
+
 from howk.domain.delivery import Standing, Status
 from howk.domain.errors import Transient
 from howk.domain.idempotency import End, Verdict
@@ -523,7 +525,7 @@ class StateSuite(HoldingSuite):
             assert (await windows(state, NOW + HOUR * 1000 + 1_000)) == (Window(), counted)
             await state.apply([happened(waiting("a", 1, 10), NOW)], {0: 1})
             await state.accept([status])
-            await state.apply([ended("a", 1)._replace(at=NOW)], {0: 2})
+            await state.apply([replace(ended("a", 1), at=NOW)], {0: 2})
             assert (await windows(state, NOW))[0] == Window(1, 1, 1)
 
     async def test_an_endpoint_counts_from_the_last_time_it_was_called(self) -> None:
