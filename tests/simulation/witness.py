@@ -48,6 +48,8 @@ PROBE_LEASE = 5.0
 _ROUNDING = 0.002
 """Seconds: what has to wait is woken at a whole millisecond."""
 Gen = tuple[int, int]
+Where = tuple[str, int, int]
+"""The stream, partition and offset of a record."""
 _T = TypeVar("_T")
 
 
@@ -60,13 +62,14 @@ class Trail:
     expires_at: int = 0
     skip_after: int = 0
     max_attempts: int = 0
-    carried: set[tuple[str, int, int]] = field(default_factory=set)
-    """Records that have it and are not finished, by stream, partition and offset."""
+    carried: set[Where] = field(default_factory=set)
+    """Records that have it and are not finished."""
     waits: bool = False
     """It has a row in the table of what waits."""
     over: bool = False
     """Its end is in the log."""
     records: Counter[Gen] = field(default_factory=Counter)
+    """How many times each came into the log; what has a time ahead first comes as the result *scheduled*."""
     results: dict[Gen, list[str]] = field(default_factory=dict)
     failed: int = 0
     letters: list[str] = field(default_factory=list)
@@ -80,6 +83,8 @@ class Trail:
     """Which life's gate let it go, from when on, and it was not sent yet."""
     sent: list[tuple[Gen, int]] = field(default_factory=list)
     """By gen and life."""
+    sent_of: dict[Where, list[int]] = field(default_factory=dict)
+    """The lives in which each record of it was sent."""
     attempts: list[int] = field(default_factory=list)
     good: int = 0
     due: dict[Gen, int] = field(default_factory=dict)
@@ -119,7 +124,7 @@ class Witness:
     def __init__(self, world: World, webhooks: Mapping[bytes, Webhook]) -> None:
         self._world = world
         self._webhooks = webhooks
-        self._carriers: dict[tuple[str, int, int], tuple[Trail, str, Gen]] = {}
+        self._carriers: dict[Where, tuple[Trail, str, Gen]] = {}
         self._probes: dict[str, tuple[str, int, float]] = {}
         self._by_turn: dict[tuple[str, str], list[Trail]] = {}
         self.trails: dict[str, Trail] = {}
@@ -140,7 +145,7 @@ class Witness:
         """Those of which settle has finished a success that hot state was not told of yet."""
         self._calls: dict[str, dict[str, int]] = {}
         """Under way in this life at each host, and how many at once each of them was allowed."""
-        self._let_go: dict[str, set[tuple[str, int, int]]] = {}
+        self._let_go: dict[str, set[Where]] = {}
         """Records that this life has let go of the queue of each endpoint and that are not finished."""
         self._restored: dict[str, None] = {}
         """What the rebuild under way has learned of."""
@@ -199,7 +204,7 @@ class Witness:
             delivery = _delivery(entry.value)
             trail = self._trail(delivery)
             gen = (delivery.series, delivery.gen)
-            trail.records[gen] += 1
+            self._came(trail, gen)
             trail.written.setdefault(gen, (self.number, self.now()))
             trail.due[gen] = delivery.not_before
             if delivery.admitted and not delivery.probe:
@@ -216,6 +221,8 @@ class Witness:
             if trail is None:
                 self._world.accuse(f"a result of {result.id}, which never came in")
                 return None
+            if result.outcome == "scheduled":
+                self._came(trail, (result.series, result.gen))
             if result.outcome != "cancel":
                 trail.results.setdefault((result.series, result.gen), []).append(result.outcome)
             self._carry(place, trail, result.outcome, (result.series, result.gen))
@@ -228,7 +235,20 @@ class Witness:
             return trail
         return None
 
-    def _count_let_go(self, place: tuple[str, int, int], trail: Trail, delivery: Delivery) -> None:
+    def _came(self, trail: Trail, gen: Gen) -> None:
+        trail.records[gen] += 1
+        # What waits is let go again where nobody can read that it was.
+        if trail.records[gen] > 1 and not trail.damaged and not self._may_repeat():
+            self._accuse(trail, f"I4: {gen} came into the log twice, and no append or lease was in doubt")
+
+    def _may_repeat(self) -> bool:
+        """Whether howk may write a record twice: an append raised though it happened, a lease ended before it could be
+        released, progress was lost alone, or the run does it."""
+        climate = self._world.climate
+        late = climate.delays > 0 and climate.longest_delay > 0.5
+        return bool(climate.after or climate.before or climate.twins or late or not climate.atomic)
+
+    def _count_let_go(self, place: Where, trail: Trail, delivery: Delivery) -> None:
         endpoint = endpoint_id(delivery.scope, delivery.targets[0].endpoint)
         out = self._let_go.setdefault(endpoint, set())
         out.add(place)
@@ -243,7 +263,7 @@ class Witness:
         if found:
             found[0].damaged = True
 
-    def _carry(self, place: tuple[str, int, int], trail: Trail, outcome: str, gen: Gen) -> None:
+    def _carry(self, place: Where, trail: Trail, outcome: str, gen: Gen) -> None:
         trail.carried.add(place)
         self._carriers[place] = (trail, outcome, gen)
 
@@ -307,10 +327,17 @@ class Witness:
             if trail is None:
                 self._world.accuse(f"the gate was asked about {ask.id}, which never came in")
             elif passage.verdict == "go":
+                self._check_current(trail, (ask.series, ask.gen))
                 trail.passed[ask.series, ask.gen] = (self.number, self.now() + passage.wait)
                 if f"cancel/{trail.id}" in self._stops:
                     self._accuse(trail, "I5: it was let go, and had been marked to be cancelled when this life began")
                 self._may_go(trail, ask, passage)
+
+    def _check_current(self, trail: Trail, gen: Gen) -> None:
+        """However often a record is in the log: none is let go once settle has told what became of the first."""
+        assert self.hot is not None
+        if (trail.end or gen < trail.shown) and at_once(self.hot.condition()).valid:
+            self._accuse(trail, f"I4: {gen} was let go, and is at {trail.shown} {trail.end}")
 
     def _may_go(self, trail: Trail, ask: Ask, passage: Passage) -> None:
         row = self._row(ask.endpoint)
@@ -407,7 +434,7 @@ class Witness:
         if at_endpoint > self.most_at[call.origin.host]:
             self._accuse(trail, f"limit: {at_endpoint} calls at once to {call.origin.host}")
         self._check_limits(trail, call)
-        self._check_repeat(trail, attempt)
+        self._check_repeat(trail, cast(Job, call.context), attempt)
         if trail.webhook.ordering_key:
             self._check_order(trail)
 
@@ -426,13 +453,12 @@ class Witness:
         if wrong:
             self._accuse(trail, f"its signature does not verify: {wrong}")
 
-    def _check_repeat(self, trail: Trail, attempt: int) -> None:
-        going = [gen for gen, (life, _) in trail.passed.items() if life == self.number]
-        if not going:
+    def _check_repeat(self, trail: Trail, job: Job, attempt: int) -> None:
+        gen = (job.delivery.series, job.delivery.gen)
+        life, ready_at = trail.passed.pop(gen, (0, 0.0))
+        if life != self.number:
             self._accuse(trail, "it was sent, and the gate did not let it go in this life")
             return
-        gen = max(going)
-        _, ready_at = trail.passed.pop(gen)
         if self.now() < ready_at - _ROUNDING:
             self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
         # A start after the clock was set back goes by the delay alone.
@@ -441,8 +467,9 @@ class Witness:
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]
         trail.sent.append((gen, self.number))
+        self._check_record(trail, job.batch.entry)
         if trail.repeated:
-            # A record that stands in the log twice may be sent twice, until the first outcome is settled.
+            # A delivery that stands in the log twice may be sent once for each, until the first outcome is settled.
             return
         if trail.end:
             self._accuse(trail, f"I2: it was sent though it had ended {trail.end}")
@@ -452,10 +479,21 @@ class Witness:
             self._accuse(trail, f"I4: {gen} was sent though its outcome was durable")
         if self.number in before:
             self._accuse(trail, f"I4: {gen} was sent twice in one life")
-        if any(life in self.ended_well for life in before):
-            self._accuse(trail, f"I4: {gen} was sent before howk was stopped in order, and again after it")
         if attempt != 1 + len({known for known, _ in trail.sent if known != gen} & set(self._attempted(trail))):
             self._accuse(trail, f"it was sent as attempt {attempt}, after {self._attempted(trail)}")
+
+    def _check_record(self, trail: Trail, entry: Entry) -> None:
+        """A record that was found in the log is sent once in a life, and never again once it is finished or howk was
+        stopped in order."""
+        place = (entry.stream, entry.partition, entry.offset)
+        before = trail.sent_of.setdefault(place, [])
+        if place not in trail.carried:
+            self._accuse(trail, f"I4: {entry.source} was sent though it was finished")
+        if self.number in before:
+            self._accuse(trail, f"I4: {entry.source} was sent twice in one life")
+        if any(life in self.ended_well for life in before):
+            self._accuse(trail, f"I4: {entry.source} was sent before howk was stopped in order, and again after it")
+        before.append(self.number)
 
     def _attempted(self, trail: Trail) -> list[Gen]:
         return [gen for gen, outcomes in trail.results.items() if "failed" in outcomes]
