@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
@@ -430,6 +431,36 @@ async def test_a_rebuild_knows_an_end_that_was_settles_last_act_before_a_kill(tm
         async with running(tmp_path, clock) as corridor:
             await corridor.house.settle_stage.caught_up()
             assert await _known(corridor, [webhook_id]) == [status]
+
+
+async def test_a_rebuild_keeps_a_cancelled_end_over_a_success_that_came_in_before_settle_could_write_it(
+    tmp_path: Path,
+) -> None:
+    """Two records of one delivery, as after an append of unknown end: a failure of one after a cancel ended it, and
+    the success of the other stands before what says so."""
+    data, clock = tmp_path / "data", ManualClock()
+    async with opened(data, clock) as corridor:
+        await corridor.house.reconcile.recover()
+        webhook_id = await corridor.send("http://127.0.0.1:9/")
+        (first,) = [reader(Delivery)(entry.value) for entry in await _entries(corridor, PENDING)]
+        await corridor.house.command.cancel(webhook_id)
+        failed = replace(put_aside(first, "", "", clock.now()), v=1, outcome="failed")
+        success = Result(v=1, id=webhook_id, scope="app", outcome="delivered", at=clock.now(), max_attempts=20)
+        outcomes = [journal.outcome(failed), journal.outcome(success)]
+        await corridor.engines.log.append(outcomes, Finish("deliver", {Place(PENDING, 0): [0]}))
+        settling = asyncio.ensure_future(corridor.house.settle_stage.run())
+        await corridor.house.settle_stage.caught_up()
+        killed = [image_of(data).rename(tmp_path / "before settle has read what it wrote")]
+        before = await _known(corridor, [webhook_id])
+        await corridor.house.settle_stage.caught_up()
+        killed.append(image_of(data))
+        settling.cancel()
+    assert [status and status.state for status in before] == ["cancelled"]
+    for folder in killed:
+        _lose_hot_state(folder)
+        async with opened(folder, clock) as corridor:
+            await corridor.house.reconcile.recover()
+            assert await _known(corridor, [webhook_id]) == before, folder.name
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

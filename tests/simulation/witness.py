@@ -183,7 +183,9 @@ class Witness:
         for trail in touched.values():
             if not (trail.carried or trail.waits or trail.over):
                 self._accuse(trail, "I3: finished, and neither its outcome nor a row of it is in the log")
-            if trail.cancelled and not trail.ended and f"cancel/{trail.id}" not in self._rows:
+            # Of one whose record nobody can read, nothing is known after a kill but that it ends so.
+            known = trail.cancelled and not trail.ended and not trail.damaged
+            if known and f"cancel/{trail.id}" not in self._rows:
                 self._accuse(trail, "I3: a cancel is finished, and neither a mark nor an end is in the log")
 
     def _waits(self, trail: Trail, value: bytes) -> None:
@@ -225,6 +227,7 @@ class Witness:
                 self._came(trail, (result.series, result.gen))
             if result.outcome != "cancel":
                 trail.results.setdefault((result.series, result.gen), []).append(result.outcome)
+            trail.over = trail.over or result.settled
             self._carry(place, trail, result.outcome, (result.series, result.gen))
             return trail
         if entry.stream == DEADLETTER:

@@ -134,7 +134,8 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     `failed` may be retried; `rejected` ends the series with `reason`. No attempt are `scheduled` (the delivery waits
     for its `not_before`), `held` (it waits for what `held_by` says) and `cancelled`. All but delivered and cancelled
     ones carry the delivery, cut to its target: all that a retry or a dead letter needs; a cancelled one says when the
-    last attempt was instead. `endpoint` is the id of the one that was called, "" where none was, `probe` the token
+    last attempt was instead, and `settled` where settle wrote it, over a result before it that had ended the delivery
+    so: that end stands whatever else came in between. `endpoint` is the id of the one that was called, "" where none was, `probe` the token
     under which it was tried out. `undecodable` carries the bytes that could not be read and where they stood
     (`stream/partition/offset`).
 
@@ -168,6 +169,7 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     command: str = ""
     url: str = ""
     last_attempt_at: int = 0
+    settled: bool = False
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -94,8 +94,7 @@ class Reconcile:
             on_stops()
         for lane in (SLOW, PENDING):
             await each(self._unfinished(lane), self._note_queued)
-        for take in (self._note_unsettled, self._note_ends):
-            await each(self._journal.unfinished(RESULTS, self._settle), take)
+        await each(self._journal.unfinished(RESULTS, self._settle), self._note_unsettled)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
@@ -172,6 +171,8 @@ class Reconcile:
         await each(self._journal.all(DEADLETTER), lambda batch: self._restore_dead(rebuild, batch))
         self._meter.gauge(REBUILD, 0.75)
         await each(self._journal.replay(STATE), lambda batch: self._restore_state(rebuild, batch))
+        unsettled = self._journal.unfinished(RESULTS, self._settle)
+        await each(unsettled, lambda batch: self._restore_last_ends(rebuild, batch))
         await rebuild.seal({place.partition: end for place, end in finished.items()})
         if not first_start:
             self._reporter.say("rebuild_finished", "hot state is whole again")
@@ -182,6 +183,8 @@ class Reconcile:
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
         fresh = [r for r, standing in zip(ends.values(), known, strict=True) if not (standing and standing.ended)]
+        # What settle has ended, though a success of another record of it came in before it could say so.
+        fresh += [result for result in results if result.settled]
         await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
         await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
 
@@ -229,6 +232,13 @@ class Reconcile:
             records = [(journal.dead(letter), journal.waits_no_more(letter.id)) for letter in lost]
             await self._journal.append([record for pair in records for record in pair])
 
+    async def _restore_last_ends(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        """What settle has ended cancelled in its last act: its row is gone, and what says so is not finished yet."""
+        results = [result for entry in batch if (result := _later_cancelled(entry))]
+        known = (await self._state.standing([result.id for result in results])).deliveries
+        ended = [r for r, standing in zip(results, known, strict=True) if r.settled or standing is None]
+        await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in ended])
+
     def _endpoints(self, batch: Sequence[Entry]) -> list[EndpointRow]:
         """The readable ones: one that is not is as if its endpoint had never failed, and its next failures tell."""
         rows: list[EndpointRow] = []
@@ -268,13 +278,6 @@ class Reconcile:
         unknown = [result for result, found in zip(results, known, strict=True) if found is None]
         await self._state.accept([unsettled_status(result) for result in unknown])
 
-    async def _note_ends(self, batch: Sequence[Entry]) -> None:
-        """What settle has ended cancelled in its last act: its row is gone, and what says so is not finished yet."""
-        results = [result for entry in batch if (result := _later_cancelled(entry))]
-        known = (await self._state.standing([result.id for result in results])).deliveries
-        ended = [result for result, found in zip(results, known, strict=True) if found is None]
-        await self._state.apply([Effect(move(result, self._rules.retry).status) for result in ended], {})
-
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)
 
@@ -290,10 +293,11 @@ def _readable(entry: Entry) -> Result | None:
 
 
 def _later_cancelled(entry: Entry) -> Result | None:
-    """The cancelled end of a delivery that had waited."""
+    """The cancelled end of a delivery that had waited, or that settle has ended so."""
     result = _readable(entry)
-    later = result is not None and result.outcome == "cancelled" and (result.series, result.gen) != (1, 0)
-    return result if later else None
+    if result is None or result.outcome != "cancelled":
+        return None
+    return result if result.settled or (result.series, result.gen) != (1, 0) else None
 
 
 def _first_outcome(entry: Entry) -> Result | None:
