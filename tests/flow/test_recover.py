@@ -15,13 +15,14 @@ from howk.domain.delivery import LIMIT, Status, cancelled_result, put_aside
 from howk.domain.errors import Transient
 from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, encode, reader
 from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import Rules
+from howk.domain.settlement import Rules, undecodable
 from howk.flow import journal
 from howk.flow.journal import Journal
-from howk.flow.projection import judge
+from howk.flow.projection import judge, judge_results
 from howk.flow.settle import records_of
 from howk.flow.stage import Emission, Emit, Lane, Stage
 from howk.ports.log import Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.ports.state import Effect
 from howk.ports.telemetry import STAGE_RETRIES
 from howk.runtime.observability import Metrics
 from howk.testing.receiver import Receiver
@@ -307,6 +308,36 @@ async def test_who_waits_for_a_stage_to_catch_up_outlasts_a_log_that_is_away(tmp
         assert log.fails == set()
 
 
+async def test_a_stage_has_caught_up_only_when_its_room_was_told_of_what_is_durable(tmp_path: Path) -> None:
+    """What builds on settle begins then: a retry that was made would be claimed again, and an order not be known."""
+    told, durable = asyncio.Event(), asyncio.Event()
+
+    class Slow(_Echo):
+        async def settled(self, emissions: Sequence[Emission]) -> None:
+            durable.set()
+            await told.wait()
+            await super().settled(emissions)
+
+    async with opened(tmp_path) as corridor:
+        await corridor.engines.log.append([Record(PENDING, "k", b"1")])
+        metrics, room = Metrics(), Slow()
+        journal_ = Journal(corridor.engines.log, metrics)
+        stage = Stage("echo", room, (Lane(PENDING),), journal_, 100, metrics, Notes(), one_at_a_time=True)
+        task = asyncio.ensure_future(stage.run())
+        await durable.wait()
+        waiting = asyncio.ensure_future(stage.caught_up())
+        for _ in range(20):
+            # Asked after it has asked, and so answered after it was answered.
+            progress = await corridor.engines.log.progress(PENDING, "echo")
+            assert progress[Place(PENDING, 0)].next == 1
+        assert not waiting.done()
+        told.set()
+        async with asyncio.timeout(20):
+            await waiting
+        task.cancel()
+        assert room.durable == [0]
+
+
 async def test_what_one_lane_has_given_is_not_lost_when_the_next_can_not_be_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
         records = [Record(stream, "k", b"%d" % n) for stream in (PENDING, SLOW) for n in range(4)]
@@ -346,6 +377,20 @@ async def test_a_mark_goes_with_a_delivery_that_is_not_known_any_more_when_it_en
         entry = Entry(RESULTS, 0, 0, "app/wh_x", encode(result), 1)
         (item,) = (await judge([entry], corridor.engines.state, _RULES)).items
         assert records_of(item) == [journal.marks_no_more("wh_x")]
+
+
+async def test_a_cancelled_delivery_that_can_not_be_read_ends_in_the_gen_it_was_at(tmp_path: Path) -> None:
+    """The bytes don't tell it, and an end of an earlier one would not stand in a rebuild."""
+    clock = ManualClock()
+    async with opened(tmp_path, clock) as corridor:
+        await corridor.engines.state.apply([Effect(Status(id="wh_x", scope="app", state="failed", gen=3))], {})
+        await corridor.engines.state.apply((), {}, (), ["wh_x"])
+        lost = replace(undecodable(f"{SLOW}/0/0", "", b"?", clock.now(), "torn"), id="wh_x", scope="app")
+        (item,) = (
+            await judge_results([Entry(RESULTS, 0, 0, "app/wh_x", b"", 1)], [lost], corridor.engines.state, _RULES)
+        ).items
+        ends = [reader(Result)(record.value) for record in records_of(item) if record.stream == RESULTS]
+        assert [(end.outcome, end.gen, end.settled) for end in ends] == [("cancelled", 3, True)]
 
 
 async def test_a_cancel_that_settle_had_not_seen_at_a_kill_stands_over_the_failure_that_came_after_it(

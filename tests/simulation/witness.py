@@ -384,8 +384,8 @@ class Witness:
                 if id_ == status.id:
                     del self._probes[endpoint]
             self._moved(trail, status)
-            if trail.damaged and trail.end:
-                # A record of it that nobody could read has ended it, and not the one that is on its way.
+            if trail.end and (trail.damaged or trail.repeated):
+                # Another record of it has ended it, and not the one that is on its way.
                 for out in self._let_go.values():
                     out.difference_update(trail.carried)
         for trail in self._told:

@@ -148,12 +148,15 @@ class Stage:
             await self._progressed.wait()
 
     async def caught_up(self) -> None:
-        """Returns when everything has been finished that the lanes held at the call."""
+        """Returns when everything has been finished that the lanes held at the call, and the room was told."""
         ends = await self._insist(self._ends)
         self._progressed.clear()
         while await self._insist(lambda: self._lacks(ends)):
             await self._progressed.wait()
             self._progressed.clear()
+        if self._writing:
+            # What the log says is finished may still be on its way to the room.
+            await self._progressed.wait()
 
     async def _ends(self) -> dict[Place, int]:
         ends: dict[Place, int] = {}
