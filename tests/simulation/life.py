@@ -26,6 +26,7 @@ from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.sealing import KEY_BYTES, Sealer
 from howk.flow.ingest import Request
 from howk.flow.keyed import Accepted
+from howk.runtime.clock import SystemClock
 from howk.runtime.roles import EVERY
 from howk.runtime.settings import Settings
 from howk.runtime.stages import Stages
@@ -90,18 +91,15 @@ class Ground:
         heappush(self.agenda, (at, self.asked, item))
 
 
-class SimulatedClock:
-    """The `Clock` port on the loop's time and the world's wall clock."""
+class SimulatedClock(SystemClock):
+    """The shipped clock on the loop's time and the world's wall clock: how a life takes a step back is its own."""
 
     def __init__(self, world: World, loop: VirtualLoop) -> None:
+        super().__init__(lambda: world.wall(loop.time()), loop.time)
         self._world = world
-        self._loop = loop
 
     def now(self) -> int:
-        return self._world.wall(self._loop.time())
-
-    def monotonic(self) -> float:
-        return self._loop.time()
+        return self._world.shown(super().now())
 
 
 def house_over(world: World, tree: Settings, engines: Engines, clock: SimulatedClock) -> House:
@@ -186,7 +184,7 @@ class Life:
         faults = Faults(self)
         self._log = SimulatedLog(ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic)
         self._hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
-        ground.witness.begin(self.number, self.now, self._hot)
+        ground.witness.begin(self.number, self.now, clock.now, self._hot)
         hosts = {endpoint.receiver.host: endpoint.receiver for endpoint in ground.work.endpoints}
         self._sender = SimulatedSender(hosts, world.network, ground.witness, self.may_die)
         log, hot = FaultyLog(self._log, faults), FaultyHot(self._hot, faults, ground.witness)

@@ -135,6 +135,7 @@ class Witness:
         """Lives that were stopped and cut nothing."""
         self.hot: SimulatedHot | None = None
         self.now: Callable[[], float] = lambda: 0.0
+        self.wall: Callable[[], int] = lambda: 0
         self.most_in_flight = 0
         self.most_at: dict[str, int] = {}
         self._rows: dict[str, bytes] = {}
@@ -150,9 +151,9 @@ class Witness:
         self._restored: dict[str, None] = {}
         """What the rebuild under way has learned of."""
 
-    def begin(self, number: int, now: Callable[[], float], hot: SimulatedHot) -> None:
+    def begin(self, number: int, now: Callable[[], float], wall: Callable[[], int], hot: SimulatedHot) -> None:
         """A life begins. What is known of probes dies with the one before."""
-        self.number, self.now, self.hot = number, now, hot
+        self.number, self.now, self.wall, self.hot = number, now, wall, hot
         self._probes.clear()
         self._told.clear()
         self._calls.clear()
@@ -195,7 +196,7 @@ class Witness:
         delivery = _waiting(value).delivery
         gen = (delivery.series, delivery.gen)
         before = trail.rows.setdefault(gen, value)
-        left = delivery.not_before - self._world.wall(self.now())
+        left = delivery.not_before - self.wall()
         trail.rested.setdefault(gen, self.now() + left / 1000)
         if before != value or (max(trail.rows) > gen and list(trail.rows)[-1] == gen):
             self._accuse(trail, f"I2: an outcome that is over was applied: it waits at {gen} again")

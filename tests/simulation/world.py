@@ -156,7 +156,10 @@ class World:
         """No fault happens any more."""
 
     def wall(self, time: float) -> int:
-        now = BEGINNING + round(time * 1000) + self.clock_error
+        return BEGINNING + round(time * 1000) + self.clock_error
+
+    def shown(self, now: int) -> int:
+        """The same, once howk has gone by it."""
         self.furthest = max(self.furthest, now)
         return now
 

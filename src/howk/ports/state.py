@@ -295,7 +295,8 @@ class HotState(Protocol):
     async def condition(self) -> Condition: ...
 
     async def rebuild(self) -> Rebuild:
-        """Forget everything and begin anew; until `seal`, `condition` is not valid."""
+        """Forget everything and begin anew; until `seal`, `condition` is not valid. Where one of this process is not
+        sealed, the rows of endpoints and the marks that it has restored stay: first attempts go by them."""
         ...
 
     async def close(self) -> None:
