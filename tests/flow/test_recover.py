@@ -508,6 +508,22 @@ async def test_a_rebuild_keeps_a_cancelled_end_over_a_success_that_came_in_befor
             assert await _known(corridor, [webhook_id]) == before, folder.name
 
 
+async def test_a_start_that_has_to_be_made_again_after_its_rebuild_does_not_begin_another(tmp_path: Path) -> None:
+    """First attempts have begun by then: they would go out to endpoints whose pause was forgotten for the moment."""
+    clock = ManualClock()
+    async with Receiver() as receiver:
+        async with running(tmp_path, clock) as corridor:
+            await corridor.ended(await corridor.send(receiver.url))
+        async with opened(tmp_path, clock) as corridor:
+            for _ in range(2):
+                await corridor.house.reconcile.recover(from_beginning=True)
+            assert [event for event, _ in corridor.notes.lines] == ["rebuild_started", "rebuild_finished"]
+            # What has become of it since is another matter.
+            await corridor.engines.state.rebuild()
+            await corridor.house.reconcile.recover()
+            assert (await corridor.engines.state.condition()).valid
+
+
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
         await corridor.engines.log.append([Record(PENDING, "k", b"%d" % i) for i in range(50)])

@@ -79,6 +79,7 @@ class Reconcile:
         self._reporter = reporter
         self._deliver = deliver
         self._settle = settle
+        self._rebuilt = False
 
     async def recover(self, *, from_beginning: bool = False, on_stops: Callable[[], None] = lambda: None) -> None:
         """Bring hot state up to what settle has finished; idempotent, to be called again after `Transient`. `on_stops`
@@ -86,7 +87,7 @@ class Reconcile:
         self._meter.gauge(REBUILD, 0.0)
         condition = await self._state.condition()
         finished = await self._settled()
-        reason = "it was asked for" if from_beginning else await self._why_rebuild(condition, finished)
+        reason = await self._why_rebuild(condition, finished, from_beginning=from_beginning)
         if reason:
             await self._rebuild(reason, finished, on_stops)
         else:
@@ -101,9 +102,14 @@ class Reconcile:
         progress = await self._journal.log.progress(RESULTS, self._settle)
         return {place: done.next for place, done in progress.items()}
 
-    async def _why_rebuild(self, condition: Condition, finished: dict[Place, int]) -> str:
+    async def _why_rebuild(self, condition: Condition, finished: dict[Place, int], *, from_beginning: bool) -> str:
         if not condition.valid:
             return condition.reason
+        if self._rebuilt:
+            # What comes after it failed and is done again: first attempts have begun, and go by what it knows.
+            return ""
+        if from_beginning:
+            return "it was asked for"
         bounds = await self._journal.log.bounds(RESULTS)
         for place, end in finished.items():
             mark = condition.watermark.get(place.partition, 0)
@@ -173,6 +179,8 @@ class Reconcile:
         await each(self._journal.replay(STATE), lambda batch: self._restore_state(rebuild, batch))
         unsettled = self._journal.unfinished(RESULTS, self._settle)
         await each(unsettled, lambda batch: self._restore_last_ends(rebuild, batch))
+        # Whatever an answer that does not come says of it: once it is valid again, this was it.
+        self._rebuilt = True
         await rebuild.seal({place.partition: end for place, end in finished.items()})
         if not first_start:
             self._reporter.say("rebuild_finished", "hot state is whole again")

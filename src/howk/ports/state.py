@@ -250,7 +250,7 @@ class HotState(Protocol):
 
     async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
         """Judge keys (`domain.idempotency.judge`) and, where the verdict is `MINE`, hold them for the caller, who ends
-        each by `accept`. Nothing was claimed when it raises."""
+        each by `accept`. Nothing was claimed when it raises, or is cancelled."""
         ...
 
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:

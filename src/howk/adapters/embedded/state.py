@@ -434,11 +434,12 @@ class EmbeddedState:
 
     async def rebuild(self) -> "EmbeddedRebuild":
         # First attempts go by what one that this process had begun has restored of them.
-        stops = (self._endpoints.rows(), list(self._marks)) if self._rebuilding else ([], [])
+        rows = self._endpoints.rows() if self._rebuilding else []
+        marks = list(self._marks) if self._rebuilding else []
 
         def forget(db: sqlite3.Connection) -> None:
             hot.wipe(db)
-            hot.mark(db, stops[1])
+            hot.mark(db, marks)
 
         self._epoch += 1
         self._valid, self._reason = False, "a rebuild is under way"
@@ -449,9 +450,9 @@ class EmbeddedState:
         self._oldest = _FOREVER
         self._in_turns = False
         self._held.clear()
-        self._marks = set(stops[1])
+        self._marks = set(marks)
         self._endpoints.clear()
-        self._endpoints.learn(stops[0], self._clock.monotonic())
+        self._endpoints.learn(rows, self._clock.monotonic())
         self._young.clear()
         self._unwritten.clear()
         self._in_flight.clear()
