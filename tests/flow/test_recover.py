@@ -514,6 +514,7 @@ async def test_a_start_that_has_to_be_made_again_after_its_rebuild_does_not_begi
     async with Receiver() as receiver:
         async with running(tmp_path, clock) as corridor:
             await corridor.ended(await corridor.send(receiver.url))
+            await corridor.house.settle_stage.caught_up()
         async with opened(tmp_path, clock) as corridor:
             for _ in range(2):
                 await corridor.house.reconcile.recover(from_beginning=True)

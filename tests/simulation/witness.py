@@ -18,11 +18,13 @@ from tests.simulation.world import World
 from howk.domain.delivery import DELIVER_AT, ENDED, Status
 from howk.domain.endpoints import endpoint_id
 from howk.domain.records import (
+    CONTROL,
     DEADLETTER,
     PENDING,
     RESULTS,
     SLOW,
     STATE,
+    ConfigRecord,
     DeadLetter,
     Delivery,
     EndpointRow,
@@ -42,6 +44,7 @@ _result = reader(Result)
 _letter = reader(DeadLetter)
 _waiting = reader(Waiting)
 _endpoint = reader(EndpointRow)
+_config = reader(ConfigRecord)
 
 PROBE_LEASE = 5.0
 """Seconds: twice the timeout and the scheduler's lease, as the run's settings have them."""
@@ -144,8 +147,10 @@ class Witness:
         """The same when this life began: what it knows of from its first attempt on."""
         self._told: list[Trail] = []
         """Those of which settle has finished a success that hot state was not told of yet."""
-        self._calls: dict[str, dict[str, int]] = {}
-        """Under way in this life at each host, and how many at once each of them was allowed."""
+        self._calls: dict[str, dict[str, tuple[int, int]]] = {}
+        """Under way in this life at each host, and what its config asked for when each of them began."""
+        self._asked: dict[str, tuple[int, int]] = {}
+        """By scope: how many calls at once its config asks for now, and how often it was set."""
         self._let_go: dict[str, set[Where]] = {}
         """Records that this life has let go of the queue of each endpoint and that are not finished."""
         self._restored: dict[str, None] = {}
@@ -169,6 +174,9 @@ class Witness:
             if trail:
                 touched[trail.id] = trail
         for row in rows:
+            if row.stream == CONTROL:
+                self._configured(row)
+                continue
             trail = self.trails.get(row.key)
             if row.stream == STATE and trail:
                 trail.waits = bool(row.value)
@@ -188,6 +196,11 @@ class Witness:
             known = trail.cancelled and not trail.ended and not trail.damaged
             if known and f"cancel/{trail.id}" not in self._rows:
                 self._accuse(trail, "I3: a cancel is finished, and neither a mark nor an end is in the log")
+
+    def _configured(self, row: Record) -> None:
+        scope = row.key.partition("/")[2]
+        most = _config(row.value).max_in_flight if row.value else 0
+        self._asked[scope] = most, self._asked.get(scope, (0, 0))[1] + 1
 
     def _waits(self, trail: Trail, value: bytes) -> None:
         """A row may be written again as it was, by an append of unknown end, and else only for a later gen."""
@@ -450,9 +463,10 @@ class Witness:
     def _check_limits(self, trail: Trail, call: Call) -> None:
         calls = self._calls.setdefault(call.origin.host, {})
         most = cast(Job, call.context).limits.max_in_flight
-        calls[trail.id] = most
+        asked = self._asked.get(trail.webhook.endpoint.scope, (0, 0))
+        calls[trail.id] = asked
         # A limit that has just changed is kept by those that come after it.
-        if 0 < most < len(calls) and set(calls.values()) == {most}:
+        if most == asked[0] and 0 < most < len(calls) and set(calls.values()) == {asked}:
             self._accuse(trail, f"limit: {len(calls)} calls at once to an endpoint that takes {most}")
 
     def _check_signature(self, trail: Trail, call: Call) -> None:
