@@ -16,7 +16,7 @@ from tests.simulation.witness import Witness
 from tests.simulation.workload import LASTS, Happening, by_number, workload_of
 from tests.simulation.world import Climate, World, climate_of
 
-from howk.domain.delivery import ENDED, ORDER
+from howk.domain.delivery import CLOCK_STEP, ENDED, ORDER
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW, STATE, DeadLetter, Result, reader
 from howk.flow import deliver, settle
 from howk.ports.log import Place
@@ -200,6 +200,11 @@ def _of(ground: Ground, durable: HotDurable, what: str, ids: Container[str]) -> 
     found = {id_: each for id_, each in getattr(durable, what).items() if id_ in ids}
     trails = ground.witness.trails
     moving = {trail.webhook.turn for trail in trails.values() if trail.unsettled}
+    now = ground.world.wall(ground.world.time)
+    ahead = {id_ for id_, status in durable.statuses.items() if status.last_attempt_at > now + CLOCK_STEP}
+    for id_ in found.keys() & ahead:
+        # The clock was set back since: a retry waits for its own delay from the start that rebuilt it.
+        found[id_] = replace(found[id_], due=0) if what == "rows" else structs.replace(found[id_], next_retry_at=0)
     for id_ in found.keys() & durable.rows.keys():
         if what == "rows" and found[id_].held_by == ORDER and trails[id_].webhook.turn in moving:
             # Whether it may go is what settle says of the one before it.
