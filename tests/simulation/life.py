@@ -370,6 +370,7 @@ class Life:
             (answer,) = await self._house.ingest.accept_keyed(webhook.endpoint.scope, [other], "simulated")
         except HowkError:
             return
+        self.world.trace.step(self.now(), "client", "misused", f"#{webhook.number}", type(answer).__name__)
         if isinstance(answer, Accepted):
             self.world.accuse(f"idempotency: the key of #{webhook.number} was taken for another request")
 

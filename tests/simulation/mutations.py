@@ -245,6 +245,12 @@ MUTATIONS = (
         '                end = "unknown"\n',
         '                end = "void"\n',
     ),
+    _one(
+        "a claim of a key whose end could not be told is never let go",
+        "flow/keyed.py",
+        "                self._owed += ends\n",
+        "                pass\n",
+    ),
     # Order
     _one(
         "a delivery leaves its turn at its first retry",
@@ -263,6 +269,21 @@ MUTATIONS = (
         "flow/deliver.py",
         "        self._turns_open = False\n",
         "        self._turns_open = True\n",
+    ),
+    # Rebuilds
+    _one(
+        "a rebuild takes a success for the end of what settle had ended before",
+        "flow/reconcile.py",
+        "        fresh += [result for result in results if result.settled]\n",
+        "",
+        storm="repeats",
+    ),
+    _one(
+        "a start that failed after its rebuild forgets it and begins another",
+        "flow/reconcile.py",
+        "        if self._rebuilt:\n",
+        "        if False:\n",
+        storm="restarts",
     ),
     # Endpoints
     _one(

@@ -189,11 +189,14 @@ def _compare_rebuilt(ground: Ground) -> None:
 
 
 def _forgotten(ground: Ground, durable: HotDurable) -> set[str]:
-    """Ended deliveries of whose end the log keeps nothing any more."""
+    """Ended deliveries of whose end the log keeps nothing any more, or not the first of several that came of it."""
+    forgets = ground.world.climate.forgets
+    several = {id_ for id_, trail in ground.witness.trails.items() if trail.repeated and forgets}
     ended = {id_ for id_, status in durable.statuses.items() if status.state in ENDED}
     results = [_result(entry.value) for entry in ground.log.everything(RESULTS)]
     letters = [_letter(entry.value).id for entry in ground.log.everything(DEADLETTER)]
-    return ended - {result.id for result in results if result.outcome in ENDED} - set(letters)
+    kept = {result.id for result in results if result.outcome in ENDED} | set(letters)
+    return (ended - kept) | (ended & several)
 
 
 def _of(ground: Ground, durable: HotDurable, what: str, ids: Container[str]) -> dict[str, Any]:

@@ -66,6 +66,11 @@ WORDS = (
     "replay",
     "busy",
     "rebuild_finished",
+    "left",
+    "freeze",
+    "it was asked for",
+    "the log fills up",
+    "misused",
 )
 
 ENDS = {

@@ -264,11 +264,12 @@ class Witness:
 
     def _may_repeat(self) -> bool:
         """Whether howk may write a record twice: an append raised though it happened, its client left, a lease ended
-        before it could be released, progress was lost alone, or the run does it."""
+        before it could be released, progress was lost alone, a scheduler ran without the worker that knows better, or
+        the run does it."""
         climate = self._world.climate
         unknown = climate.after or climate.before or climate.leaves or climate.twins or not climate.atomic
         late = (climate.delays and climate.longest_delay > 0.5) or climate.freezes
-        return bool(unknown or late)
+        return bool(unknown or late or climate.restarts)
 
     def _count_let_go(self, place: Where, trail: Trail, delivery: Delivery) -> None:
         endpoint = endpoint_id(delivery.scope, delivery.targets[0].endpoint)

@@ -141,6 +141,8 @@ STORMS = {
         crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, partitions=3, moody=True, cancels=0.5
     ),
     "damage": Climate(crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, moody=True, damage=0.5),
+    "restarts": Climate(crashes=4, before=0.05, restarts=5, steps=2, moody=True, busy_owners=True),
+    "owners": Climate(delays=0.1, longest_delay=0.5, moody=True, busy_owners=True, ordered=0.7),
 }
 """Climates for what those that are drawn bring too seldom."""
 
