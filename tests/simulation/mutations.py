@@ -278,13 +278,6 @@ MUTATIONS = (
         "",
         storm="repeats",
     ),
-    _one(
-        "a start that failed after its rebuild forgets it and begins another",
-        "flow/reconcile.py",
-        "        if self._rebuilt:\n",
-        "        if False:\n",
-        storm="restarts",
-    ),
     # Endpoints
     _one(
         "an open breaker lets everything through",
