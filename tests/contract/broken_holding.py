@@ -212,6 +212,12 @@ class OfDeliveriesAlone:
         await self.rebuild.seal(watermark)
 
 
+class ForgetsTheStopsOfAnUnsealedRebuild(SpoiledState):
+    async def rebuild(self) -> Rebuild:
+        await (await self.state.rebuild()).seal({})
+        return await self.state.rebuild()
+
+
 class RebuildsDeliveriesAlone(SpoiledState):
     async def rebuild(self) -> Rebuild:
         return OfDeliveriesAlone(await self.state.rebuild())

@@ -214,6 +214,10 @@ async def test_the_log_suite_notices_an_engine_that(
         ),
         (unruly.LetsMarkedOnesWait, StateSuite.test_what_waits_under_a_mark_is_due_at_once_to_be_cancelled),
         (
+            unruly.ForgetsTheStopsOfAnUnsealedRebuild,
+            StateSuite.test_a_rebuild_that_follows_one_that_was_not_sealed_keeps_its_endpoints_and_marks_alone,
+        ),
+        (
             unruly.RebuildsDeliveriesAlone,
             StateSuite.test_a_rebuild_holds_the_endpoints_marks_turns_and_holds_that_were_restored,
         ),

@@ -224,3 +224,27 @@ async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_beh
         (passage,) = await state.gate([Ask("wh_later", 1, 0, "app", 1, 3, now, turn=turn, rank=9)], now)
         assert passage.verdict == "wait"
         corridor.engines.sender.abort()
+
+
+async def test_what_has_waited_for_its_turn_goes_under_the_limits_that_its_config_sets_by_then(tmp_path: Path) -> None:
+    async with Receiver(delay_ms=100) as receiver, opened(tmp_path, **_RULES) as corridor:
+        deliver, sender = corridor.house.deliver, corridor.engines.sender
+        await corridor.house.reconcile.recover()
+        await corridor.house.configs.catch_up()
+        deliver.open_turns()
+        emitted: list[Emission] = []
+        first, _ = await _send(corridor, receiver.url, 2)
+        await deliver.take(await _entries(corridor, 2), emitted.append)
+        await _until(lambda: len(emitted) == 1)
+        await corridor.house.configs.put("app", ConfigRequest(max_in_flight=1))
+        for _ in range(3):
+            await corridor.send(receiver.url)
+        await deliver.take((await _entries(corridor, 5))[2:], emitted.append)
+        ended = Status(id=first, scope="app", state="delivered", ended_at=corridor.clock.now())
+        await corridor.engines.state.apply([Effect(ended)], {})
+        corridor.clock.advance(300)
+        for count in range(2, 6):
+            await deliver.turn()
+            assert sender.in_flight() == 1
+            await _until(lambda count=count: len(emitted) == count)
+        assert receiver.total == 5

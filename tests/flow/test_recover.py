@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.contract.embedded import image_of
 from tests.support import Corridor, ManualClock, Notes, opened, running
 
@@ -14,13 +15,14 @@ from howk.domain.delivery import LIMIT, Status, cancelled_result, put_aside
 from howk.domain.errors import Transient
 from howk.domain.records import PENDING, RESULTS, SLOW, DeadLetter, Delivery, Result, encode, reader
 from howk.domain.retry import RetryPolicy
-from howk.domain.settlement import Rules
+from howk.domain.settlement import Rules, undecodable
 from howk.flow import journal
 from howk.flow.journal import Journal
-from howk.flow.projection import judge
+from howk.flow.projection import judge, judge_results
 from howk.flow.settle import records_of
 from howk.flow.stage import Emission, Emit, Lane, Stage
 from howk.ports.log import Consumer, Entry, Finish, Log, Place, Progress, Record
+from howk.ports.state import Effect
 from howk.ports.telemetry import STAGE_RETRIES
 from howk.runtime.observability import Metrics
 from howk.testing.receiver import Receiver
@@ -306,6 +308,36 @@ async def test_who_waits_for_a_stage_to_catch_up_outlasts_a_log_that_is_away(tmp
         assert log.fails == set()
 
 
+async def test_a_stage_has_caught_up_only_when_its_room_was_told_of_what_is_durable(tmp_path: Path) -> None:
+    """What builds on settle begins then: a retry that was made would be claimed again, and an order not be known."""
+    told, durable = asyncio.Event(), asyncio.Event()
+
+    class Slow(_Echo):
+        async def settled(self, emissions: Sequence[Emission]) -> None:
+            durable.set()
+            await told.wait()
+            await super().settled(emissions)
+
+    async with opened(tmp_path) as corridor:
+        await corridor.engines.log.append([Record(PENDING, "k", b"1")])
+        metrics, room = Metrics(), Slow()
+        journal_ = Journal(corridor.engines.log, metrics)
+        stage = Stage("echo", room, (Lane(PENDING),), journal_, 100, metrics, Notes(), one_at_a_time=True)
+        task = asyncio.ensure_future(stage.run())
+        await durable.wait()
+        waiting = asyncio.ensure_future(stage.caught_up())
+        for _ in range(20):
+            # Asked after it has asked, and so answered after it was answered.
+            progress = await corridor.engines.log.progress(PENDING, "echo")
+            assert progress[Place(PENDING, 0)].next == 1
+        assert not waiting.done()
+        told.set()
+        async with asyncio.timeout(20):
+            await waiting
+        task.cancel()
+        assert room.durable == [0]
+
+
 async def test_what_one_lane_has_given_is_not_lost_when_the_next_can_not_be_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
         records = [Record(stream, "k", b"%d" % n) for stream in (PENDING, SLOW) for n in range(4)]
@@ -345,6 +377,20 @@ async def test_a_mark_goes_with_a_delivery_that_is_not_known_any_more_when_it_en
         entry = Entry(RESULTS, 0, 0, "app/wh_x", encode(result), 1)
         (item,) = (await judge([entry], corridor.engines.state, _RULES)).items
         assert records_of(item) == [journal.marks_no_more("wh_x")]
+
+
+async def test_a_cancelled_delivery_that_can_not_be_read_ends_in_the_gen_it_was_at(tmp_path: Path) -> None:
+    """The bytes don't tell it, and an end of an earlier one would not stand in a rebuild."""
+    clock = ManualClock()
+    async with opened(tmp_path, clock) as corridor:
+        await corridor.engines.state.apply([Effect(Status(id="wh_x", scope="app", state="failed", gen=3))], {})
+        await corridor.engines.state.apply((), {}, (), ["wh_x"])
+        lost = replace(undecodable(f"{SLOW}/0/0", "", b"?", clock.now(), "torn"), id="wh_x", scope="app")
+        (item,) = (
+            await judge_results([Entry(RESULTS, 0, 0, "app/wh_x", b"", 1)], [lost], corridor.engines.state, _RULES)
+        ).items
+        ends = [reader(Result)(record.value) for record in records_of(item) if record.stream == RESULTS]
+        assert [(end.outcome, end.gen, end.settled) for end in ends] == [("cancelled", 3, True)]
 
 
 async def test_a_cancel_that_settle_had_not_seen_at_a_kill_stands_over_the_failure_that_came_after_it(
@@ -459,6 +505,53 @@ async def test_who_waits_for_a_stage_to_catch_up_waits_until_its_room_knows(tmp_
         await asyncio.wait_for(waits, 10)
         assert room.durable == list(range(10))
         running_stage.cancel()
+
+
+async def test_a_rebuild_keeps_a_cancelled_end_over_a_success_that_came_in_before_settle_could_write_it(
+    tmp_path: Path,
+) -> None:
+    """Two records of one delivery, as after an append of unknown end: a failure of one after a cancel ended it, and
+    the success of the other stands before what says so."""
+    data, clock = tmp_path / "data", ManualClock()
+    async with opened(data, clock) as corridor:
+        await corridor.house.reconcile.recover()
+        webhook_id = await corridor.send("http://127.0.0.1:9/")
+        (first,) = [reader(Delivery)(entry.value) for entry in await _entries(corridor, PENDING)]
+        await corridor.house.command.cancel(webhook_id)
+        failed = replace(put_aside(first, "", "", clock.now()), v=1, outcome="failed")
+        success = Result(v=1, id=webhook_id, scope="app", outcome="delivered", at=clock.now(), max_attempts=20)
+        outcomes = [journal.outcome(failed), journal.outcome(success)]
+        await corridor.engines.log.append(outcomes, Finish("deliver", {Place(PENDING, 0): [0]}))
+        settling = asyncio.ensure_future(corridor.house.settle_stage.run())
+        await corridor.house.settle_stage.caught_up()
+        killed = [image_of(data).rename(tmp_path / "before settle has read what it wrote")]
+        before = await _known(corridor, [webhook_id])
+        await corridor.house.settle_stage.caught_up()
+        killed.append(image_of(data))
+        settling.cancel()
+    assert [status and status.state for status in before] == ["cancelled"]
+    for folder in killed:
+        _lose_hot_state(folder)
+        async with opened(folder, clock) as corridor:
+            await corridor.house.reconcile.recover()
+            assert await _known(corridor, [webhook_id]) == before, folder.name
+
+
+async def test_a_start_that_has_to_be_made_again_after_its_rebuild_does_not_begin_another(tmp_path: Path) -> None:
+    """First attempts have begun by then: they would go out to endpoints whose pause was forgotten for the moment."""
+    clock = ManualClock()
+    async with Receiver() as receiver:
+        async with running(tmp_path, clock) as corridor:
+            await corridor.ended(await corridor.send(receiver.url))
+            await corridor.house.settle_stage.caught_up()
+        async with opened(tmp_path, clock) as corridor:
+            for _ in range(2):
+                await corridor.house.reconcile.recover(from_beginning=True)
+            assert [event for event, _ in corridor.notes.lines] == ["rebuild_started", "rebuild_finished"]
+            # What has become of it since is another matter.
+            await corridor.engines.state.rebuild()
+            await corridor.house.reconcile.recover()
+            assert (await corridor.engines.state.condition()).valid
 
 
 async def test_a_stage_never_has_more_in_hand_than_its_window(tmp_path: Path) -> None:

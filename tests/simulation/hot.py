@@ -160,6 +160,7 @@ class SimulatedHot:
         self._endpoints: dict[str, _Endpoint] = {}
         self._out: dict[str, _Out] = {}
         self._idle_at = 0.0
+        self._rebuilding = False
         self._queues: dict[str, dict[str, None]] = {}
         for id_, row in durable.rows.items():
             self._stand_in_queue(id_, row)
@@ -636,10 +637,18 @@ class SimulatedHot:
 
     async def rebuild(self) -> "SimulatedRebuild":
         durable = self._alive()
+        stops = (
+            ([one.row for one in self._endpoints.values() if one.row], durable.marks) if self._rebuilding else ([], ())
+        )
         durable.lose("a rebuild is under way")
         durable.epoch += 1
+        self._rebuilding = True
         for part in (self._young, self._leases, self._endpoints, self._out, self._queues):
             part.clear()
+        # What one that this life had begun has restored of them.
+        for row in stops[0]:
+            self._learn(row)
+        durable.marks.update(stops[1])
         self._settled.clear()
         self._in_flight.clear()
         self._keys_whole = False
@@ -672,6 +681,7 @@ class SimulatedHot:
         for turn in durable.turns:
             self._call_next(turn)
         durable.valid, durable.reason, durable.watermark = True, "", dict(watermark)
+        self._rebuilding = False
 
     def still(self, epoch: int) -> HotDurable:
         """Raises `Conflict` when a later rebuild has begun."""

@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
-from tests.simulation.log import LogDurable, SimulatedLog
+from tests.simulation.log import DISK, LogDurable, SimulatedLog
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.network import SimulatedSender
 from tests.simulation.ports import Faults, FaultyHot, FaultyLog
 from tests.simulation.witness import Witness
-from tests.simulation.workload import Ask, Cancel, Command, Configure, Happening, Item, Webhook, Workload
+from tests.simulation.workload import Ask, Cancel, Command, Configure, Happening, Item, Misuse, Webhook, Workload
 from tests.simulation.world import Ear, NoMeter, World
 from tests.support import TRIAL, settings
 
@@ -26,7 +26,8 @@ from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.sealing import KEY_BYTES, Sealer
 from howk.flow.ingest import Request
 from howk.flow.keyed import Accepted
-from howk.runtime.roles import EVERY
+from howk.runtime.clock import SystemClock
+from howk.runtime.roles import EVERY, Role
 from howk.runtime.settings import Settings
 from howk.runtime.stages import Stages
 from howk.runtime.wiring import Engines, House, Tools, wire
@@ -34,7 +35,7 @@ from howk.runtime.wiring import Engines, House, Tools, wire
 _SEALER = Sealer(bytes(range(KEY_BYTES)))
 _TIMEOUT = 1.5
 _LEASE = 2.0
-_DRAIN = 4.0
+DRAIN = 4.0
 _REQUESTS_END_WITHIN = 5.0
 _FLUSH_WITHIN = 5.0
 _MOST_TRIES = 40
@@ -42,8 +43,18 @@ LONGEST = 200.0
 """Seconds of virtual time after which what is not over never will be."""
 
 
-@lru_cache(maxsize=32)
-def tree(slots: int, per_endpoint: int, batch: int) -> Settings:
+PARTS: tuple[frozenset[Role], ...] = (
+    frozenset(("api",)),
+    frozenset(("worker",)),
+    frozenset(("scheduler",)),
+    frozenset(("api", "worker")),
+    frozenset(("worker", "scheduler")),
+)
+"""What may run for a while without the rest."""
+
+
+@lru_cache(maxsize=64)
+def tree(slots: int, per_endpoint: int, batch: int, drain: float = DRAIN, kept: float = 0.0) -> Settings:
     """Settings whose times are short, so that a run is."""
     values: dict[str, Any] = {
         "scheduler__poll_interval": 1.0,
@@ -51,7 +62,7 @@ def tree(slots: int, per_endpoint: int, batch: int) -> Settings:
         "scheduler__batch_size": batch,
         "delivery__timeout": _TIMEOUT,
         "delivery__max_in_flight": slots,
-        "delivery__drain": _DRAIN,
+        "delivery__drain": drain,
         "retry__base_delay": 0.4,
         "retry__max_delay": 3.0,
         "retry__max_attempts": 4,
@@ -61,6 +72,9 @@ def tree(slots: int, per_endpoint: int, batch: int) -> Settings:
         "circuit_breaker__probe_interval": 0.7,
         "concurrency__max_inflight_per_endpoint": per_endpoint,
     }
+    if kept:
+        # An end is known for as long as what came before it.
+        values |= {"retention__pending": kept, "retention__results": kept, "retention__deadletter": 10 * kept}
     return settings(Path("simulated"), **values)
 
 
@@ -90,18 +104,15 @@ class Ground:
         heappush(self.agenda, (at, self.asked, item))
 
 
-class SimulatedClock:
-    """The `Clock` port on the loop's time and the world's wall clock."""
+class SimulatedClock(SystemClock):
+    """The shipped clock on the loop's time and the world's wall clock: how a life takes a step back is its own."""
 
     def __init__(self, world: World, loop: VirtualLoop) -> None:
+        super().__init__(lambda: world.wall(loop.time()), loop.time)
         self._world = world
-        self._loop = loop
 
     def now(self) -> int:
-        return self._world.wall(self._loop.time())
-
-    def monotonic(self) -> float:
-        return self._loop.time()
+        return self._world.shown(super().now())
 
 
 def house_over(world: World, tree: Settings, engines: Engines, clock: SimulatedClock) -> House:
@@ -119,8 +130,19 @@ class Life:
         self.dead = False
         self.how = ""
         self.loop = VirtualLoop(self.world.time)
+        self._roles, self._from_beginning = self._asked_to_run()
         self._asking: dict[int, Item] = {}
         self._clients: set[asyncio.Task[None]] = set()
+
+    def _asked_to_run(self) -> tuple[frozenset[Role], bool]:
+        """Which parts of howk, and whether it reads the log from its beginning. What is not whole is stopped soon."""
+        ground, chance = self.ground, self.world.operators
+        if not ground.world.climate.restarts or self.world.quiet or self.number == 1:
+            return EVERY, False
+        roles = chance.choice((EVERY, EVERY, *PARTS))
+        if roles != EVERY:
+            ground.plan(Happening(0.0, "stop"), self.world.time + 2 * chance.random())
+        return roles, chance.random() < 0.3
 
     # What the ports ask of their host
 
@@ -186,13 +208,13 @@ class Life:
         faults = Faults(self)
         self._log = SimulatedLog(ground.log, clock, pause=self._pause, chance=world.order, atomic=world.climate.atomic)
         self._hot = SimulatedHot(ground.hot, _hot_settings(ground.settings), clock)
-        ground.witness.begin(self.number, self.now, self._hot)
+        ground.witness.begin(self.number, self.now, clock.now, self._hot)
         hosts = {endpoint.receiver.host: endpoint.receiver for endpoint in ground.work.endpoints}
         self._sender = SimulatedSender(hosts, world.network, ground.witness, self.may_die)
         log, hot = FaultyLog(self._log, faults), FaultyHot(self._hot, faults, ground.witness)
         engines = Engines(log, hot, self._sender, _SEALER)
         self._house = house_over(world, ground.settings, engines, clock)
-        await self._serve(Stages(self._house, EVERY, NoMeter(), Ear(world)))
+        await self._serve(Stages(self._house, self._roles, NoMeter(), Ear(world)))
         await self._sender.close()
         await self._hot.close()
         await self._log.close()
@@ -210,7 +232,7 @@ class Life:
         """As `service` does it, but for sockets and signals."""
         await stages.learn_configs()
         async with asyncio.TaskGroup() as group:
-            stages.start(group)
+            stages.start(group, from_beginning=self._from_beginning)
             clients = group.create_task(self._meet_clients(), name="clients")
             await self._until_stop(stages)
             await self._drain(stages)
@@ -221,7 +243,7 @@ class Life:
         self.world.trace.step(self.now(), "world", "stopping", self._sender.in_flight(), "in flight")
         stages.close()
         drained = asyncio.ensure_future(self._drained(stages))
-        await asyncio.wait({drained}, timeout=_DRAIN)
+        await asyncio.wait({drained}, timeout=self.ground.settings.delivery.drain)
         if not drained.done():
             self._sender.abort()
             await asyncio.wait({asyncio.ensure_future(self._house.deliver_stage.flushed())}, timeout=_FLUSH_WITHIN)
@@ -245,6 +267,8 @@ class Life:
         while self.how == "":
             recovered = stages.recovered
             await asyncio.sleep(0.25)
+            if self.world.quiet and self._roles != EVERY:
+                self.how = self.how or "stopped"
             if recovered and self._is_over():
                 self.how = "over"
             elif self.now() > LONGEST:
@@ -259,11 +283,14 @@ class Life:
         world.trace.step(self.now(), "world", item.what, item.amount or "")
         if item.what == "jump":
             world.clock_error += item.amount
+        elif item.what == "freeze":
+            self.loop.freeze(item.amount / 1000)
         elif item.what == "stop":
             self.how = self.how or "stopped"
         else:
             world.quiet = True
             world.right_clock(self.now())
+            self.ground.log.disk = DISK
             for endpoint in self.ground.work.endpoints:
                 # Once more after every command that is still under way.
                 for wait in (0.0, 4.0):
@@ -283,7 +310,7 @@ class Life:
             return
         if isinstance(item, Command) and item.name == "pause" and self.world.quiet:
             return
-        if self.how:
+        if self.how or ("api" not in self._roles):
             # The door is closed.
             self.ground.plan(item, self.now() + 0.3)
             return
@@ -291,6 +318,18 @@ class Life:
         task = self.loop.create_task(self._answer(item), name="client")
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
+        chance, climate = self.world.clients, self.world.climate
+        if climate.leaves and not self.world.quiet and chance.random() < climate.leaves:
+            # Most while an append is under way.
+            self.loop.call_later(chance.choice((0.0, 0.0005, 0.002, 1.0)) * chance.random(), self._leave, item, task)
+
+    def _leave(self, item: Item, task: "asyncio.Task[None]") -> None:
+        """Its client is gone before it has an answer."""
+        if self.dead or task.done() or not task.cancel():
+            return
+        self.world.trace.step(self.now(), "client", "left", _named(item))
+        self._asking.pop(id(item), None)
+        self._unanswered(item)
 
     async def _answer(self, item: Item) -> None:
         match item:
@@ -303,6 +342,8 @@ class Life:
                 await self._command(item, act)
             case Configure():
                 await self._command(item, partial(self._configure, item))
+            case Misuse():
+                await self._misuse(item.webhook)
             case Happening():
                 pass
         self._asking.pop(id(item), None)
@@ -319,6 +360,19 @@ class Life:
         webhook.cancel_asked = True
         if webhook.id:
             await self._house.command.cancel(webhook.id)
+
+    async def _misuse(self, webhook: Webhook) -> None:
+        """Another request under the key of one that was answered."""
+        if not webhook.id:
+            return
+        other = Request(webhook.enqueue, webhook.key, "another body")
+        try:
+            (answer,) = await self._house.ingest.accept_keyed(webhook.endpoint.scope, [other], "simulated")
+        except HowkError:
+            return
+        self.world.trace.step(self.now(), "client", "misused", f"#{webhook.number}", type(answer).__name__)
+        if isinstance(answer, Accepted):
+            self.world.accuse(f"idempotency: the key of #{webhook.number} was taken for another request")
 
     async def _configure(self, item: Configure) -> None:
         if item.asked is None:
@@ -381,7 +435,7 @@ class Life:
         """The connection broke: whoever has a key asks again, whoever has none can't know."""
         if isinstance(item, Ask):
             self._again(item, [webhook for webhook in item.webhooks if webhook.key])
-        else:
+        elif not isinstance(item, Misuse):
             self.ground.plan(item, self.now() + 0.4)
 
 
@@ -408,6 +462,8 @@ def _named(item: Item) -> str:
             return f"{name} {endpoint.url}"
         case Configure(scope=scope):
             return f"config {scope}"
+        case Misuse(webhook=webhook):
+            return f"misuse #{webhook.number}"
         case Happening(what=what):
             return what
 

@@ -25,16 +25,17 @@ STREAMS = (PENDING, SLOW, RESULTS, DEADLETTER, KEYS)
 TABLES = (STATE, CONTROL)
 _MOST_WAITING = 20_000
 _READ_AT_ONCE = 100
-_ROW = 10
-_DISK = 1 << 40
+ROW = 10
+DISK = 1 << 40
 
 
 class Partition:
-    """Entries of a stream from `first` on. They were stored in rows of `_ROW`, which are dropped whole."""
+    """Entries of a stream from `first` on. They were stored in rows of so many, which are dropped whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, row: int) -> None:
         self.entries: list[Entry] = []
         self.first = 0
+        self._row = row
 
     @property
     def end(self) -> int:
@@ -46,10 +47,10 @@ class Partition:
 
     def drop(self, before: int, older_than: int | None) -> None:
         count = 0
-        while self.first + count + _ROW <= min(before, self.end):
-            if older_than is not None and self.entries[count + _ROW - 1].at >= older_than:
+        while self.first + count + self._row <= min(before, self.end):
+            if older_than is not None and self.entries[count + self._row - 1].at >= older_than:
                 break
-            count += _ROW
+            count += self._row
         del self.entries[:count]
         self.first += count
 
@@ -63,10 +64,11 @@ class Watcher(Protocol):
 class LogDurable:
     """What is on the disk, and stays when a process ends."""
 
-    def __init__(self, partitions: int = 1, watcher: Watcher | None = None) -> None:
+    def __init__(self, partitions: int = 1, watcher: Watcher | None = None, row: int = ROW) -> None:
         self.partitions = partitions
         self.watcher = watcher
-        self.streams = {stream: [Partition() for _ in range(partitions)] for stream in STREAMS}
+        self.disk = DISK
+        self.streams = {stream: [Partition(row) for _ in range(partitions)] for stream in STREAMS}
         self.tables: dict[str, dict[str, Entry]] = {table: {} for table in TABLES}
         self.finished: dict[tuple[str, Place], Finished] = {}
 
@@ -241,7 +243,8 @@ class SimulatedLog:
 
     async def space(self) -> Space:
         self._check_open()
-        return Space(sum(self.sizes().values()), _DISK, _DISK)
+        used, disk = sum(self.sizes().values()), self._durable.disk
+        return Space(used, max(0, disk - used), disk)
 
     async def check(self) -> None:
         self._check_open()

@@ -67,6 +67,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Let nothing run any more after what runs now, as a kill does."""
         self.halted = True
 
+    def freeze(self, seconds: float) -> None:
+        """Let time pass in which nothing runs."""
+        self._now += seconds
+
     def run_while(self, condition: Callable[[], bool]) -> None:
         """Run until the condition is false at the end of a step, or the loop is halted. Raises `Stuck`."""
         self._enter()

@@ -245,12 +245,18 @@ MUTATIONS = (
         '                end = "unknown"\n',
         '                end = "void"\n',
     ),
+    _one(
+        "a claim of a key whose end could not be told is never let go",
+        "flow/keyed.py",
+        "                self._owed += ends\n",
+        "                pass\n",
+    ),
     # Order
     _one(
         "a delivery leaves its turn at its first retry",
         "flow/projection.py",
-        "    return effect._replace(record=encode(delivery), turn=turn_of(delivery), rank=delivery.rank)\n",
-        "    return effect._replace(record=encode(delivery))\n",
+        "    return replace(effect, record=encode(delivery), turn=turn_of(delivery), rank=delivery.rank)\n",
+        "    return replace(effect, record=encode(delivery))\n",
     ),
     _one(
         "a turn is given to a later rank",
@@ -263,6 +269,14 @@ MUTATIONS = (
         "flow/deliver.py",
         "        self._turns_open = False\n",
         "        self._turns_open = True\n",
+    ),
+    # Rebuilds
+    _one(
+        "a rebuild takes a success for the end of what settle had ended before",
+        "flow/reconcile.py",
+        "        fresh += [result for result in results if result.settled]\n",
+        "",
+        storm="repeats",
     ),
     # Endpoints
     _one(

@@ -13,6 +13,7 @@ from tests.simulation.world import World
 
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, Transient
+from howk.domain.idempotency import Verdict
 from howk.domain.records import PENDING, SLOW, EndpointRow
 from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Log, Place, Progress, Record, Space
 from howk.ports.state import (
@@ -269,13 +270,26 @@ class FaultyHot:
 
     async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
         # What was claimed by a call that raised would stay claimed: "nothing was claimed when it raises".
-        return await self._call(
-            "hot.claim_keys",
-            lambda: self._state.claim_keys(asks, now),
-            [ask.key for ask in asks],
-            again=False,
-            shown=lambda found: [answer.verdict.value for answer in found],
-        )
+        held: list[KeyEnd] = []
+
+        async def claim() -> Sequence[KeyAnswer]:
+            found = await self._state.claim_keys(asks, now)
+            mine = [(ask, one.id) for ask, one in zip(asks, found, strict=True) if one.verdict is Verdict.MINE]
+            held.extend([KeyEnd(ask.key, ask.body, id_, now, "void") for ask, id_ in mine])
+            return found
+
+        try:
+            return await self._call(
+                "hot.claim_keys",
+                claim,
+                [ask.key for ask in asks],
+                again=False,
+                shown=lambda found: [answer.verdict.value for answer in found],
+            )
+        except asyncio.CancelledError:
+            with suppress(Transient):
+                await self._state.accept((), held)
+            raise
 
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
         async def gate() -> Sequence[Passage]:

@@ -2,26 +2,29 @@
 
 import copy
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from msgspec import structs
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
-from tests.simulation.life import LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree
-from tests.simulation.log import LogDurable, SimulatedLog
+from tests.simulation.life import DRAIN, LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree
+from tests.simulation.log import DISK, ROW, LogDurable, SimulatedLog
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.network import SimulatedSender
 from tests.simulation.witness import Witness
 from tests.simulation.workload import LASTS, Happening, by_number, workload_of
 from tests.simulation.world import Climate, World, climate_of
 
-from howk.domain.records import PENDING, RESULTS, SLOW, STATE
+from howk.domain.delivery import CLOCK_STEP, ENDED, ORDER
+from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW, STATE, DeadLetter, Result, reader
 from howk.flow import deliver, settle
 from howk.ports.log import Place
 from howk.runtime.wiring import Engines
 
 _SHOWN = 60
+_result = reader(Result)
+_letter = reader(DeadLetter)
 
 
 @dataclass(slots=True)
@@ -78,14 +81,16 @@ def simulate(seed: int, climate: Climate | None = None) -> Report:
 
 def _ground(world: World) -> Ground:
     chance, climate = Random(f"{world.seed}/ground"), world.climate
-    work = workload_of(world.seed, climate.moody, climate.cancels)
-    settings = tree(chance.choice((2, 4, 512)), chance.choice((1, 3, 50)), chance.choice((2, 500)))
+    work = workload_of(world.seed, climate.moody, climate.cancels, climate.ordered, busy_owners=climate.busy_owners)
+    drain = 0.3 if climate.hurried else DRAIN
+    settings = tree(chance.choice((2, 4, 512)), chance.choice((1, 3, 50)), chance.choice((2, 500)), drain, climate.kept)
     witness = Witness(world, by_number(work.webhooks))
     witness.most_in_flight = settings.delivery.max_in_flight
     for endpoint in work.endpoints:
         witness.most_at[endpoint.receiver.host] = settings.concurrency.max_inflight_per_endpoint
     deaths = deaths_of(world.faults, climate.crashes)
-    log = LogDurable(climate.partitions, witness.committed)
+    log = LogDurable(climate.partitions, witness.committed, row=2 if climate.kept or climate.disk else ROW)
+    log.disk = climate.disk or DISK
     ground = Ground(world, settings, work, log, HotDurable(), witness, deaths=deaths)
     for item in work.items:
         ground.plan(item, item.at)
@@ -94,8 +99,23 @@ def _ground(world: World) -> Ground:
         ground.plan(Happening(0.0, "jump", amount), LASTS * chance.random())
     for _ in range(climate.stops):
         ground.plan(Happening(0.0, "stop"), 1 + LASTS * chance.random())
+    _plan_more(ground)
     ground.plan(Happening(0.0, "quiet"), LASTS + 1)
     return ground
+
+
+def _plan_more(ground: Ground) -> None:
+    """What the machine and its operators do."""
+    chance, climate = ground.world.operators, ground.world.climate
+    for _ in range(climate.steps):
+        amount = chance.choice((-1, 1)) * chance.choice((3_600_000, 30_000_000))
+        ground.plan(Happening(0.0, "jump", amount), LASTS * chance.random())
+    for _ in range(climate.freezes):
+        ground.plan(Happening(0.0, "freeze", chance.choice((300, 3_000, 12_000))), LASTS * chance.random())
+    at = LASTS * chance.random()
+    for _ in range(climate.restarts):
+        ground.plan(Happening(0.0, "stop"), at)
+        at += chance.choice((0.0, 0.3, 2.0)) * chance.random()
 
 
 def _between(ground: Ground, life: Life) -> None:
@@ -151,6 +171,7 @@ def _compare_rebuilt(ground: Ground) -> None:
     caught_up, rebuilt = _recovered(ground, kept), _recovered(ground, HotDurable())
     # What settle has not finished it judges again, before anything builds on it.
     settled = {id_ for id_, trail in ground.witness.trails.items() if not trail.unsettled}
+    settled -= _forgotten(ground, caught_up)
     for what in ("statuses", "rows"):
         before, after = _of(ground, caught_up, what, settled), _of(ground, rebuilt, what, settled)
         for id_ in sorted(before.keys() | after.keys()):
@@ -167,10 +188,32 @@ def _compare_rebuilt(ground: Ground) -> None:
             ground.world.accuse(f"I5: the order of {turn} was {places} and is rebuilt as {now}")
 
 
+def _forgotten(ground: Ground, durable: HotDurable) -> set[str]:
+    """Ended deliveries of whose end the log keeps nothing any more, or not the first of several that came of it."""
+    forgets = ground.world.climate.forgets
+    several = {id_ for id_, trail in ground.witness.trails.items() if trail.repeated and forgets}
+    ended = {id_ for id_, status in durable.statuses.items() if status.state in ENDED}
+    results = [_result(entry.value) for entry in ground.log.everything(RESULTS)]
+    letters = [_letter(entry.value).id for entry in ground.log.everything(DEADLETTER)]
+    kept = {result.id for result in results if result.outcome in ENDED} | set(letters)
+    return (ended - kept) | (ended & several)
+
+
 def _of(ground: Ground, durable: HotDurable, what: str, ids: Container[str]) -> dict[str, Any]:
     found = {id_: each for id_, each in getattr(durable, what).items() if id_ in ids}
+    trails = ground.witness.trails
+    moving = {trail.webhook.turn for trail in trails.values() if trail.unsettled}
+    now = ground.world.wall(ground.world.time)
+    ahead = {id_ for id_, status in durable.statuses.items() if status.last_attempt_at > now + CLOCK_STEP}
+    for id_ in found.keys() & ahead:
+        # The clock was set back since: a retry waits for its own delay from the start that rebuilt it.
+        found[id_] = replace(found[id_], due=0) if what == "rows" else structs.replace(found[id_], next_retry_at=0)
+    for id_ in found.keys() & durable.rows.keys():
+        if what == "rows" and found[id_].held_by == ORDER and trails[id_].webhook.turn in moving:
+            # Whether it may go is what settle says of the one before it.
+            found[id_] = replace(found[id_], due=0)
     for id_ in found.keys() & durable.statuses.keys():
-        if what == "statuses" and ground.witness.trails[id_].repeated:
+        if what == "statuses" and trails[id_].repeated:
             # Two records of one delivery, accepted twice under its key: either time is that of its acceptance.
             found[id_] = structs.replace(found[id_], created_at=0)
     return found

@@ -15,14 +15,16 @@ from tests.simulation.hot import SimulatedHot
 from tests.simulation.workload import SECRET, Webhook
 from tests.simulation.world import World
 
-from howk.domain.delivery import ENDED, Status
+from howk.domain.delivery import DELIVER_AT, ENDED, Status
 from howk.domain.endpoints import endpoint_id
 from howk.domain.records import (
+    CONTROL,
     DEADLETTER,
     PENDING,
     RESULTS,
     SLOW,
     STATE,
+    ConfigRecord,
     DeadLetter,
     Delivery,
     EndpointRow,
@@ -42,12 +44,15 @@ _result = reader(Result)
 _letter = reader(DeadLetter)
 _waiting = reader(Waiting)
 _endpoint = reader(EndpointRow)
+_config = reader(ConfigRecord)
 
 PROBE_LEASE = 5.0
 """Seconds: twice the timeout and the scheduler's lease, as the run's settings have them."""
 _ROUNDING = 0.002
 """Seconds: what has to wait is woken at a whole millisecond."""
 Gen = tuple[int, int]
+Where = tuple[str, int, int]
+"""The stream, partition and offset of a record."""
 _T = TypeVar("_T")
 
 
@@ -60,13 +65,14 @@ class Trail:
     expires_at: int = 0
     skip_after: int = 0
     max_attempts: int = 0
-    carried: set[tuple[str, int, int]] = field(default_factory=set)
-    """Records that have it and are not finished, by stream, partition and offset."""
+    carried: set[Where] = field(default_factory=set)
+    """Records that have it and are not finished."""
     waits: bool = False
     """It has a row in the table of what waits."""
     over: bool = False
     """Its end is in the log."""
     records: Counter[Gen] = field(default_factory=Counter)
+    """How many times each came into the log; what has a time ahead first comes as the result *scheduled*."""
     results: dict[Gen, list[str]] = field(default_factory=dict)
     failed: int = 0
     letters: list[str] = field(default_factory=list)
@@ -80,6 +86,8 @@ class Trail:
     """Which life's gate let it go, from when on, and it was not sent yet."""
     sent: list[tuple[Gen, int]] = field(default_factory=list)
     """By gen and life."""
+    sent_of: dict[Where, list[int]] = field(default_factory=dict)
+    """The lives in which each record of it was sent."""
     attempts: list[int] = field(default_factory=list)
     good: int = 0
     due: dict[Gen, int] = field(default_factory=dict)
@@ -119,7 +127,7 @@ class Witness:
     def __init__(self, world: World, webhooks: Mapping[bytes, Webhook]) -> None:
         self._world = world
         self._webhooks = webhooks
-        self._carriers: dict[tuple[str, int, int], tuple[Trail, str, Gen]] = {}
+        self._carriers: dict[Where, tuple[Trail, str, Gen]] = {}
         self._probes: dict[str, tuple[str, int, float]] = {}
         self._by_turn: dict[tuple[str, str], list[Trail]] = {}
         self.trails: dict[str, Trail] = {}
@@ -130,6 +138,7 @@ class Witness:
         """Lives that were stopped and cut nothing."""
         self.hot: SimulatedHot | None = None
         self.now: Callable[[], float] = lambda: 0.0
+        self.wall: Callable[[], int] = lambda: 0
         self.most_in_flight = 0
         self.most_at: dict[str, int] = {}
         self._rows: dict[str, bytes] = {}
@@ -138,16 +147,18 @@ class Witness:
         """The same when this life began: what it knows of from its first attempt on."""
         self._told: list[Trail] = []
         """Those of which settle has finished a success that hot state was not told of yet."""
-        self._calls: dict[str, dict[str, int]] = {}
-        """Under way in this life at each host, and how many at once each of them was allowed."""
-        self._let_go: dict[str, set[tuple[str, int, int]]] = {}
+        self._calls: dict[str, dict[str, tuple[int, int]]] = {}
+        """Under way in this life at each host, and what its config asked for when each of them began."""
+        self._asked: dict[str, tuple[int, int]] = {}
+        """By scope: how many calls at once its config asks for now, and how often it was set."""
+        self._let_go: dict[str, set[Where]] = {}
         """Records that this life has let go of the queue of each endpoint and that are not finished."""
         self._restored: dict[str, None] = {}
         """What the rebuild under way has learned of."""
 
-    def begin(self, number: int, now: Callable[[], float], hot: SimulatedHot) -> None:
+    def begin(self, number: int, now: Callable[[], float], wall: Callable[[], int], hot: SimulatedHot) -> None:
         """A life begins. What is known of probes dies with the one before."""
-        self.number, self.now, self.hot = number, now, hot
+        self.number, self.now, self.wall, self.hot = number, now, wall, hot
         self._probes.clear()
         self._told.clear()
         self._calls.clear()
@@ -163,6 +174,9 @@ class Witness:
             if trail:
                 touched[trail.id] = trail
         for row in rows:
+            if row.stream == CONTROL:
+                self._configured(row)
+                continue
             trail = self.trails.get(row.key)
             if row.stream == STATE and trail:
                 trail.waits = bool(row.value)
@@ -178,18 +192,29 @@ class Witness:
         for trail in touched.values():
             if not (trail.carried or trail.waits or trail.over):
                 self._accuse(trail, "I3: finished, and neither its outcome nor a row of it is in the log")
-            if trail.cancelled and not trail.ended and f"cancel/{trail.id}" not in self._rows:
+            # Of one whose record nobody can read, nothing is known after a kill but that it ends so.
+            known = trail.cancelled and not trail.ended and not trail.damaged
+            if known and f"cancel/{trail.id}" not in self._rows:
                 self._accuse(trail, "I3: a cancel is finished, and neither a mark nor an end is in the log")
+
+    def _configured(self, row: Record) -> None:
+        scope = row.key.partition("/")[2]
+        most = _config(row.value).max_in_flight if row.value else 0
+        self._asked[scope] = most, self._asked.get(scope, (0, 0))[1] + 1
 
     def _waits(self, trail: Trail, value: bytes) -> None:
         """A row may be written again as it was, by an append of unknown end, and else only for a later gen."""
         if not value:
             return
-        delivery = _waiting(value).delivery
+        waiting = _waiting(value)
+        delivery = waiting.delivery
         gen = (delivery.series, delivery.gen)
         before = trail.rows.setdefault(gen, value)
-        left = delivery.not_before - self._world.wall(self.now())
-        trail.rested.setdefault(gen, self.now() + left / 1000)
+        rested = self.now() + (delivery.not_before - self.wall()) / 1000
+        if waiting.held_by not in ("", DELIVER_AT):
+            # What is put aside has had its delay, as far as it had one.
+            rested = min(rested, trail.rested.get((delivery.series, delivery.gen - 1), rested))
+        trail.rested.setdefault(gen, rested)
         if before != value or (max(trail.rows) > gen and list(trail.rows)[-1] == gen):
             self._accuse(trail, f"I2: an outcome that is over was applied: it waits at {gen} again")
 
@@ -199,7 +224,7 @@ class Witness:
             delivery = _delivery(entry.value)
             trail = self._trail(delivery)
             gen = (delivery.series, delivery.gen)
-            trail.records[gen] += 1
+            self._came(trail, gen)
             trail.written.setdefault(gen, (self.number, self.now()))
             trail.due[gen] = delivery.not_before
             if delivery.admitted and not delivery.probe:
@@ -216,8 +241,11 @@ class Witness:
             if trail is None:
                 self._world.accuse(f"a result of {result.id}, which never came in")
                 return None
+            if result.outcome == "scheduled":
+                self._came(trail, (result.series, result.gen))
             if result.outcome != "cancel":
                 trail.results.setdefault((result.series, result.gen), []).append(result.outcome)
+            trail.over = trail.over or result.settled
             self._carry(place, trail, result.outcome, (result.series, result.gen))
             return trail
         if entry.stream == DEADLETTER:
@@ -228,7 +256,22 @@ class Witness:
             return trail
         return None
 
-    def _count_let_go(self, place: tuple[str, int, int], trail: Trail, delivery: Delivery) -> None:
+    def _came(self, trail: Trail, gen: Gen) -> None:
+        trail.records[gen] += 1
+        # What waits is let go again where nobody can read that it was.
+        if trail.records[gen] > 1 and not trail.damaged and not self._may_repeat():
+            self._accuse(trail, f"I4: {gen} came into the log twice, and no append or lease was in doubt")
+
+    def _may_repeat(self) -> bool:
+        """Whether howk may write a record twice: an append raised though it happened, its client left, a lease ended
+        before it could be released, progress was lost alone, a scheduler ran without the worker that knows better, or
+        the run does it."""
+        climate = self._world.climate
+        unknown = climate.after or climate.before or climate.leaves or climate.twins or not climate.atomic
+        late = (climate.delays and climate.longest_delay > 0.5) or climate.freezes
+        return bool(unknown or late or climate.restarts)
+
+    def _count_let_go(self, place: Where, trail: Trail, delivery: Delivery) -> None:
         endpoint = endpoint_id(delivery.scope, delivery.targets[0].endpoint)
         out = self._let_go.setdefault(endpoint, set())
         out.add(place)
@@ -243,7 +286,7 @@ class Witness:
         if found:
             found[0].damaged = True
 
-    def _carry(self, place: tuple[str, int, int], trail: Trail, outcome: str, gen: Gen) -> None:
+    def _carry(self, place: Where, trail: Trail, outcome: str, gen: Gen) -> None:
         trail.carried.add(place)
         self._carriers[place] = (trail, outcome, gen)
 
@@ -307,10 +350,17 @@ class Witness:
             if trail is None:
                 self._world.accuse(f"the gate was asked about {ask.id}, which never came in")
             elif passage.verdict == "go":
+                self._check_current(trail, (ask.series, ask.gen))
                 trail.passed[ask.series, ask.gen] = (self.number, self.now() + passage.wait)
                 if f"cancel/{trail.id}" in self._stops:
                     self._accuse(trail, "I5: it was let go, and had been marked to be cancelled when this life began")
                 self._may_go(trail, ask, passage)
+
+    def _check_current(self, trail: Trail, gen: Gen) -> None:
+        """However often a record is in the log: none is let go once settle has told what became of the first."""
+        assert self.hot is not None
+        if (trail.end or gen < trail.shown) and at_once(self.hot.condition()).valid:
+            self._accuse(trail, f"I4: {gen} was let go, and is at {trail.shown} {trail.end}")
 
     def _may_go(self, trail: Trail, ask: Ask, passage: Passage) -> None:
         row = self._row(ask.endpoint)
@@ -354,8 +404,8 @@ class Witness:
                 if id_ == status.id:
                     del self._probes[endpoint]
             self._moved(trail, status)
-            if trail.damaged and trail.end:
-                # A record of it that nobody could read has ended it, and not the one that is on its way.
+            if trail.end and (trail.damaged or trail.repeated):
+                # Another record of it has ended it, and not the one that is on its way.
                 for out in self._let_go.values():
                     out.difference_update(trail.carried)
         for trail in self._told:
@@ -407,16 +457,17 @@ class Witness:
         if at_endpoint > self.most_at[call.origin.host]:
             self._accuse(trail, f"limit: {at_endpoint} calls at once to {call.origin.host}")
         self._check_limits(trail, call)
-        self._check_repeat(trail, attempt)
+        self._check_repeat(trail, cast(Job, call.context), attempt)
         if trail.webhook.ordering_key:
             self._check_order(trail)
 
     def _check_limits(self, trail: Trail, call: Call) -> None:
         calls = self._calls.setdefault(call.origin.host, {})
         most = cast(Job, call.context).limits.max_in_flight
-        calls[trail.id] = most
+        asked = self._asked.get(trail.webhook.endpoint.scope, (0, 0))
+        calls[trail.id] = asked
         # A limit that has just changed is kept by those that come after it.
-        if 0 < most < len(calls) and set(calls.values()) == {most}:
+        if most == asked[0] and 0 < most < len(calls) and set(calls.values()) == {asked}:
             self._accuse(trail, f"limit: {len(calls)} calls at once to an endpoint that takes {most}")
 
     def _check_signature(self, trail: Trail, call: Call) -> None:
@@ -426,13 +477,12 @@ class Witness:
         if wrong:
             self._accuse(trail, f"its signature does not verify: {wrong}")
 
-    def _check_repeat(self, trail: Trail, attempt: int) -> None:
-        going = [gen for gen, (life, _) in trail.passed.items() if life == self.number]
-        if not going:
+    def _check_repeat(self, trail: Trail, job: Job, attempt: int) -> None:
+        gen = (job.delivery.series, job.delivery.gen)
+        life, ready_at = trail.passed.pop(gen, (0, 0.0))
+        if life != self.number:
             self._accuse(trail, "it was sent, and the gate did not let it go in this life")
             return
-        gen = max(going)
-        _, ready_at = trail.passed.pop(gen)
         if self.now() < ready_at - _ROUNDING:
             self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
         # A start after the clock was set back goes by the delay alone.
@@ -441,8 +491,9 @@ class Witness:
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]
         trail.sent.append((gen, self.number))
+        self._check_record(trail, job.batch.entry)
         if trail.repeated:
-            # A record that stands in the log twice may be sent twice, until the first outcome is settled.
+            # A delivery that stands in the log twice may be sent once for each, until the first outcome is settled.
             return
         if trail.end:
             self._accuse(trail, f"I2: it was sent though it had ended {trail.end}")
@@ -452,10 +503,21 @@ class Witness:
             self._accuse(trail, f"I4: {gen} was sent though its outcome was durable")
         if self.number in before:
             self._accuse(trail, f"I4: {gen} was sent twice in one life")
-        if any(life in self.ended_well for life in before):
-            self._accuse(trail, f"I4: {gen} was sent before howk was stopped in order, and again after it")
         if attempt != 1 + len({known for known, _ in trail.sent if known != gen} & set(self._attempted(trail))):
             self._accuse(trail, f"it was sent as attempt {attempt}, after {self._attempted(trail)}")
+
+    def _check_record(self, trail: Trail, entry: Entry) -> None:
+        """A record that was found in the log is sent once in a life, and never again once it is finished or howk was
+        stopped in order."""
+        place = (entry.stream, entry.partition, entry.offset)
+        before = trail.sent_of.setdefault(place, [])
+        if place not in trail.carried:
+            self._accuse(trail, f"I4: {entry.source} was sent though it was finished")
+        if self.number in before:
+            self._accuse(trail, f"I4: {entry.source} was sent twice in one life")
+        if any(life in self.ended_well for life in before):
+            self._accuse(trail, f"I4: {entry.source} was sent before howk was stopped in order, and again after it")
+        before.append(self.number)
 
     def _attempted(self, trail: Trail) -> list[Gen]:
         return [gen for gen, outcomes in trail.results.items() if "failed" in outcomes]
@@ -510,6 +572,8 @@ class Witness:
             self._world.accuse(f"rows are left at the end: {' '.join(left)}")
         for id_, trail in self.trails.items():
             status = statuses[id_]
+            if status is None and trail.end and self._world.climate.forgets:
+                continue
             if status is None or status.state not in ENDED:
                 self._accuse(trail, f"I2: it has not ended: {status.state if status else 'it is not known'}")
             else:

@@ -91,15 +91,24 @@ class Configure:
 
 
 @dataclass(slots=True)
-class Happening:
-    """What no client asks for: the wall clock jumps by `amount` milliseconds, howk is stopped, or quiet falls."""
+class Misuse:
+    """Another request under the key of this one, which has been answered by then."""
 
     at: float
-    what: Literal["jump", "stop", "quiet"]
+    webhook: Webhook
+
+
+@dataclass(slots=True)
+class Happening:
+    """What no client asks for: the wall clock jumps by `amount` milliseconds, everything stands still for so many, howk
+    is stopped, or quiet falls."""
+
+    at: float
+    what: Literal["jump", "freeze", "stop", "quiet"]
     amount: int = 0
 
 
-Item = Ask | Cancel | Command | Configure | Happening
+Item = Ask | Cancel | Command | Configure | Misuse | Happening
 
 
 @dataclass(slots=True)
@@ -109,7 +118,9 @@ class Workload:
     items: list[Item] = field(default_factory=list)
 
 
-def workload_of(seed: int, moody: bool, cancels: float) -> Workload:
+def workload_of(
+    seed: int, moody: bool, cancels: float, ordered: float = 0.35, *, busy_owners: bool = False
+) -> Workload:
     """What is asked in the run of a seed."""
     chance = Random(f"{seed}/workload")
     work = Workload([_endpoint(chance, number, moody) for number in range(chance.randint(1, 4))])
@@ -119,7 +130,7 @@ def workload_of(seed: int, moody: bool, cancels: float) -> Workload:
         if chance.random() < 0.1:
             work.items.append(Configure(LASTS * chance.random(), scope, chance.choice((None, _config(chance)))))
     for _ in range(chance.choice((4, 8, 12, 20))):
-        _ask(chance, work)
+        _ask(chance, work, ordered)
     for webhook in work.webhooks:
         if chance.random() < cancels:
             work.items.append(Cancel(_sometime(chance), webhook))
@@ -127,7 +138,29 @@ def workload_of(seed: int, moody: bool, cancels: float) -> Workload:
         if chance.random() < 0.25:
             name: EndpointCommand = chance.choice(("enable", "pause", "release"))
             work.items.append(Command(_sometime(chance), endpoint, name))
+    _repeat_wrongly(Random(f"{seed}/misuse"), work)
+    if busy_owners:
+        _own(Random(f"{seed}/owners"), work)
     return work
+
+
+def _repeat_wrongly(chance: Random, work: Workload) -> None:
+    for webhook in work.webhooks:
+        if webhook.key and chance.random() < 0.1:
+            work.items.append(Misuse(LASTS * chance.random(), webhook))
+
+
+def _own(chance: Random, work: Workload) -> None:
+    """What owners do who can't leave anything as it is."""
+    for endpoint in work.endpoints:
+        for _ in range(chance.randint(2, 8)):
+            name: EndpointCommand = chance.choice(("enable", "pause", "release"))
+            work.items.append(Command(_sometime(chance), endpoint, name))
+    for scope in SCOPES:
+        for _ in range(chance.randint(0, 4)):
+            work.items.append(
+                Configure(_sometime(chance), scope, chance.choice((None, _config(chance), _config(chance))))
+            )
 
 
 def _sometime(chance: Random) -> float:
@@ -152,13 +185,16 @@ def _config(chance: Random) -> ConfigRequest:
     )
 
 
-def _ask(chance: Random, work: Workload) -> None:
+def _ask(chance: Random, work: Workload, ordered: float) -> None:
     at = _sometime(chance)
     count = chance.choice((1, 1, 1, 1, 3, 6))
     endpoint = chance.choice(work.endpoints)
     in_one_scope = [each for each in work.endpoints if each.scope == endpoint.scope]
-    webhooks = [_webhook(chance, len(work.webhooks) + n, chance.choice(in_one_scope), at) for n in range(count)]
-    work.webhooks += webhooks
+    webhooks: list[Webhook] = []
+    for _ in range(count):
+        made = _webhook(chance, len(work.webhooks), chance.choice(in_one_scope), at, ordered)
+        webhooks.append(made)
+        work.webhooks.append(made)
     work.items.append(Ask(at, webhooks))
     for webhook in webhooks:
         # Somebody who did not wait for the answer, at the same moment or later.
@@ -166,7 +202,7 @@ def _ask(chance: Random, work: Workload) -> None:
             work.items.append(Ask(at + chance.choice((0.0, 0.001, 0.05, 3.0)) * chance.random(), [webhook]))
 
 
-def _webhook(chance: Random, number: int, endpoint: Endpoint, at: float) -> Webhook:
+def _webhook(chance: Random, number: int, endpoint: Endpoint, at: float, ordered: float) -> Webhook:
     fields: dict[str, Any] = {"endpoint": endpoint.url}
     if chance.random() < 0.75:
         body = chance.choice(_TEXTS) % number
@@ -176,7 +212,7 @@ def _webhook(chance: Random, number: int, endpoint: Endpoint, at: float) -> Webh
         fields["payload_base64"] = b64encode(body).decode()
         fields["content_type"] = "application/octet-stream"
     timed, signed = chance.random() < 0.12, chance.random() < 0.1
-    ordering_key = chance.choice(("a", "a", "b")) if chance.random() < 0.35 else ""
+    ordering_key = chance.choice(("a", "a", "b")) if chance.random() < ordered else ""
     key = f"key-{number}" if chance.random() < 0.3 else ""
     if timed:
         moment = BEGINNING / 1000 + at + 0.5 + 4 * chance.random()

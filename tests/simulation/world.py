@@ -6,7 +6,7 @@ strict about what may happen; runs with many find what comes of their meeting.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from howk.ports.telemetry import Attempt, Event, Level, Metric
@@ -66,11 +66,35 @@ class Climate:
     """How often a record to be sent comes into the log once more, a while later."""
     damage: float = 0.0
     """How often a record that is not finished is found damaged after the machine was down."""
+    leaves: float = 0.0
+    """How often a client leaves before it has its answer."""
+    freezes: int = 0
+    """How often everything stands still for seconds, as under SIGSTOP."""
+    restarts: int = 0
+    """Stops right after one another, some of which meet a start. What begins after one may be a part of howk (roles),
+    or read the log from its beginning."""
+    hurried: bool = False
+    """Whether a stop waits for less than an attempt may take."""
+    steps: int = 0
+    """How often the wall clock is set by an hour or more, either way."""
+    busy_owners: bool = False
+    """Whether owners command their endpoints and set their configs again and again."""
+    ordered: float = 0.35
+    """The share of webhooks with an ordering key."""
+    kept: float = 0.0
+    """Seconds for which finished records are kept, 0 for days."""
+    disk: int = 0
+    """The bytes that the disk of the log takes, 0 for more than are ever written."""
 
     @property
     def calm(self) -> bool:
         """Nothing goes wrong in howk or under it."""
         return not (self.crashes or self.machine_crashes or self.stops or self.before or self.after or self.full)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the log drops what has ended, so that a rebuild does not know of it any more."""
+        return bool(self.kept or self.disk)
 
 
 def climate_of(seed: int) -> Climate:
@@ -81,7 +105,7 @@ def climate_of(seed: int) -> Climate:
         return value if chance.random() < share else 0.0
 
     crashing = chance.random() < 0.6
-    return Climate(
+    climate = Climate(
         crashes=chance.choice((1, 1, 2, 4)) if crashing else 0,
         machine_crashes=chance.choice((0, 0, 1)) if crashing else 0,
         stops=chance.choice((0, 0, 0, 1)),
@@ -97,6 +121,18 @@ def climate_of(seed: int) -> Climate:
         cancels=chance.choice((0.06, 0.06, 0.06, 0.5)),
         damage=chance.choice((0.0, 0.0, 0.5)),
     )
+    return replace(
+        climate,
+        leaves=maybe(0.2, chance.choice((0.1, 0.5))),
+        freezes=chance.choice((0, 0, 0, 0, 1, 3)),
+        restarts=chance.choice((0, 0, 0, 0, 0, 0, 2, 5)),
+        hurried=chance.random() < 0.3,
+        steps=chance.choice((0, 0, 0, 0, 0, 1, 2)),
+        busy_owners=chance.random() < 0.2,
+        ordered=chance.choice((0.35, 0.35, 0.35, 0.9)),
+        kept=maybe(0.2, chance.choice((0.5, 4.0))),
+        disk=chance.choice((0, 0, 0, 0, 0, 24_000, 60_000)),
+    )
 
 
 STORMS = {
@@ -105,6 +141,8 @@ STORMS = {
         crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, partitions=3, moody=True, cancels=0.5
     ),
     "damage": Climate(crashes=4, machine_crashes=1, delays=0.3, longest_delay=0.5, moody=True, damage=0.5),
+    "restarts": Climate(crashes=4, before=0.05, restarts=5, steps=2, moody=True, busy_owners=True),
+    "owners": Climate(delays=0.1, longest_delay=0.5, moody=True, busy_owners=True, ordered=0.7),
 }
 """Climates for what those that are drawn bring too seldom."""
 
@@ -145,6 +183,8 @@ class World:
         self.order = Random(f"{seed}/order")
         self.damage = Random(f"{seed}/damage")
         self.twins = Random(f"{seed}/twins")
+        self.clients = Random(f"{seed}/clients")
+        self.operators = Random(f"{seed}/operators")
         self.random = SimulatedRandom(Random(f"{seed}/random"))
         self.time = 0.0
         """At which the last life ended."""
@@ -156,7 +196,10 @@ class World:
         """No fault happens any more."""
 
     def wall(self, time: float) -> int:
-        now = BEGINNING + round(time * 1000) + self.clock_error
+        return BEGINNING + round(time * 1000) + self.clock_error
+
+    def shown(self, now: int) -> int:
+        """The same, once howk has gone by it."""
         self.furthest = max(self.furthest, now)
         return now
 

@@ -387,6 +387,7 @@ def cancelled_result(result: Result) -> Result:
         status_code=result.status_code,
         error=result.error,
         last_attempt_at=_last_attempt(result),
+        settled=True,
     )
 
 

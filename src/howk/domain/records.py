@@ -134,8 +134,9 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     `failed` may be retried; `rejected` ends the series with `reason`. No attempt are `scheduled` (the delivery waits
     for its `not_before`), `held` (it waits for what `held_by` says) and `cancelled`. All but delivered and cancelled
     ones carry the delivery, cut to its target: all that a retry or a dead letter needs; a cancelled one says when the
-    last attempt was instead. `endpoint` is the id of the one that was called, "" where none was, `probe` the token
-    under which it was tried out. `undecodable` carries the bytes that could not be read and where they stood
+    last attempt was instead, and is `settled` where settle wrote it of a result before it: that end stands, whatever
+    came in between. `endpoint` is the id of the one that was called, "" where none was, `probe` the token under which
+    it was tried out. `undecodable` carries the bytes that could not be read and where they stood
     (`stream/partition/offset`).
 
     A command (`domain.records.Command`) has its own id in `command`. `cancel` is about the delivery `id`, the others
@@ -168,6 +169,7 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     command: str = ""
     url: str = ""
     last_attempt_at: int = 0
+    settled: bool = False
 
 
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):

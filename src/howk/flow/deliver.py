@@ -352,16 +352,18 @@ class Deliver:
         late = {id(job): job for job in self._turns.overdue(clock)}
         heads = [job for job in self._turns.heads(clock) if id(job) not in late]
         jobs = [*late.values(), *heads]
-        passages = await self._state.gate([ask_of(job) for job in jobs], self._clock.now())
+        # What a config sets may have changed since they came in.
+        limited = [replace(job, limits=self._directory.limits(job.delivery.scope)) for job in jobs]
+        passages = await self._state.gate([ask_of(job) for job in limited], self._clock.now())
         ready: list[tuple[Job, Passage]] = []
-        for job, passage in zip(jobs, passages, strict=True):
+        for job, now_limited, passage in zip(jobs, limited, passages, strict=True):
             waits = passage.verdict == "wait"
             if (waits and id(job) not in late) or not self._turns.leave(job):
                 continue
             if waits:
                 self._leave(job, self._held(job, ORDER))
             else:
-                ready.append((job, passage))
+                ready.append((now_limited, passage))
         going, _, over = self._plan([job for job, _ in ready], [passage for _, passage in ready])
         for job, result in (*over, *self._enter(going, (), self._call_or_fault)):
             self._leave(job, result)

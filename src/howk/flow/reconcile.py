@@ -79,6 +79,7 @@ class Reconcile:
         self._reporter = reporter
         self._deliver = deliver
         self._settle = settle
+        self._rebuilt = False
 
     async def recover(self, *, from_beginning: bool = False, on_stops: Callable[[], None] = lambda: None) -> None:
         """Bring hot state up to what settle has finished; idempotent, to be called again after `Transient`. `on_stops`
@@ -86,7 +87,7 @@ class Reconcile:
         self._meter.gauge(REBUILD, 0.0)
         condition = await self._state.condition()
         finished = await self._settled()
-        reason = "it was asked for" if from_beginning else await self._why_rebuild(condition, finished)
+        reason = await self._why_rebuild(condition, finished, from_beginning=from_beginning)
         if reason:
             await self._rebuild(reason, finished, on_stops)
         else:
@@ -94,17 +95,21 @@ class Reconcile:
             on_stops()
         for lane in (SLOW, PENDING):
             await each(self._unfinished(lane), self._note_queued)
-        for take in (self._note_unsettled, self._note_ends):
-            await each(self._journal.unfinished(RESULTS, self._settle), take)
+        await each(self._journal.unfinished(RESULTS, self._settle), self._note_unsettled)
         self._meter.gauge(REBUILD, 1.0)
 
     async def _settled(self) -> dict[Place, int]:
         progress = await self._journal.log.progress(RESULTS, self._settle)
         return {place: done.next for place, done in progress.items()}
 
-    async def _why_rebuild(self, condition: Condition, finished: dict[Place, int]) -> str:
+    async def _why_rebuild(self, condition: Condition, finished: dict[Place, int], *, from_beginning: bool) -> str:
         if not condition.valid:
             return condition.reason
+        if self._rebuilt:
+            # What comes after it failed and is done again: first attempts have begun, and go by what it knows.
+            return ""
+        if from_beginning:
+            return "it was asked for"
         bounds = await self._journal.log.bounds(RESULTS)
         for place, end in finished.items():
             mark = condition.watermark.get(place.partition, 0)
@@ -172,6 +177,10 @@ class Reconcile:
         await each(self._journal.all(DEADLETTER), lambda batch: self._restore_dead(rebuild, batch))
         self._meter.gauge(REBUILD, 0.75)
         await each(self._journal.replay(STATE), lambda batch: self._restore_state(rebuild, batch))
+        unsettled = self._journal.unfinished(RESULTS, self._settle)
+        await each(unsettled, lambda batch: self._restore_last_ends(rebuild, batch))
+        # Whatever an answer that does not come says of it: once it is valid again, this was it.
+        self._rebuilt = True
         await rebuild.seal({place.partition: end for place, end in finished.items()})
         if not first_start:
             self._reporter.say("rebuild_finished", "hot state is whole again")
@@ -182,6 +191,8 @@ class Reconcile:
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
         fresh = [r for r, standing in zip(ends.values(), known, strict=True) if not (standing and standing.ended)]
+        # What settle has ended, though a success of another record of it came in before it could say so.
+        fresh += [result for result in results if result.settled]
         await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
         await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
 
@@ -229,6 +240,13 @@ class Reconcile:
             records = [(journal.dead(letter), journal.waits_no_more(letter.id)) for letter in lost]
             await self._journal.append([record for pair in records for record in pair])
 
+    async def _restore_last_ends(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
+        """What settle has ended cancelled in its last act: its row is gone, and what says so is not finished yet."""
+        results = [result for entry in batch if (result := _later_cancelled(entry))]
+        known = (await self._state.standing([result.id for result in results])).deliveries
+        ended = [r for r, standing in zip(results, known, strict=True) if r.settled or standing is None]
+        await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in ended])
+
     def _endpoints(self, batch: Sequence[Entry]) -> list[EndpointRow]:
         """The readable ones: one that is not is as if its endpoint had never failed, and its next failures tell."""
         rows: list[EndpointRow] = []
@@ -268,13 +286,6 @@ class Reconcile:
         unknown = [result for result, found in zip(results, known, strict=True) if found is None]
         await self._state.accept([unsettled_status(result) for result in unknown])
 
-    async def _note_ends(self, batch: Sequence[Entry]) -> None:
-        """What settle has ended cancelled in its last act: its row is gone, and what says so is not finished yet."""
-        results = [result for entry in batch if (result := _later_cancelled(entry))]
-        known = (await self._state.standing([result.id for result in results])).deliveries
-        ended = [result for result, found in zip(results, known, strict=True) if found is None]
-        await self._state.apply([Effect(move(result, self._rules.retry).status) for result in ended], {})
-
     def _unfinished(self, stream: str) -> AsyncIterator[Sequence[Entry]]:
         return self._journal.unfinished(stream, self._deliver)
 
@@ -290,10 +301,11 @@ def _readable(entry: Entry) -> Result | None:
 
 
 def _later_cancelled(entry: Entry) -> Result | None:
-    """The cancelled end of a delivery that had waited."""
+    """The cancelled end of a delivery that had waited, or that settle has ended so."""
     result = _readable(entry)
-    later = result is not None and result.outcome == "cancelled" and (result.series, result.gen) != (1, 0)
-    return result if later else None
+    if result is None or result.outcome != "cancelled":
+        return None
+    return result if result.settled or (result.series, result.gen) != (1, 0) else None
 
 
 def _first_outcome(entry: Entry) -> Result | None:

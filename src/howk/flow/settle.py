@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from msgspec.structs import replace
+
 from howk.domain.delivery import cancelled_result
 from howk.domain.records import EndpointRow
 from howk.domain.settlement import Rules, undecodable
@@ -153,5 +155,7 @@ def records_of(item: Judged) -> list[Record]:
         records.append(journal.dead(moved.dead))
     elif moved.status.state == "cancelled" and item.result.outcome != "cancelled":
         ordering_key = item.result.delivery.ordering_key if item.result.delivery else ""
-        records.append(journal.outcome(cancelled_result(item.result), ordering_key))
+        # What could not be read ends the gen that is current, whatever it was of itself.
+        result = replace(item.result, series=moved.status.series, gen=moved.status.gen)
+        records.append(journal.outcome(cancelled_result(result), ordering_key))
     return records

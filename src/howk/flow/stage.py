@@ -157,7 +157,7 @@ class Stage:
             await self._progressed.wait()
             self._progressed.clear()
         if self._writing:
-            # What is durable may not be told to the room yet.
+            # What the log says is finished may still be on its way to the room.
             await self._progressed.wait()
 
     async def _ends(self) -> dict[Place, int]:

@@ -7,7 +7,8 @@ class Clock(Protocol):
     """Wall time, for due times and records, and a monotonic one for deadlines."""
 
     def now(self) -> int:
-        """Unix time in milliseconds."""
+        """Unix time in milliseconds. It does not step back while a process lives, by more than a machine corrects by
+        itself; between two of them it may."""
         ...
 
     def monotonic(self) -> float:

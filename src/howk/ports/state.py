@@ -252,7 +252,7 @@ class HotState(Protocol):
 
     async def claim_keys(self, asks: Sequence[KeyAsk], now: int) -> Sequence[KeyAnswer]:
         """Judge keys (`domain.idempotency.judge`) and, where the verdict is `MINE`, hold them for the caller, who ends
-        each by `accept`. Nothing was claimed when it raises."""
+        each by `accept`. Nothing was claimed when it raises, or is cancelled."""
         ...
 
     async def gate(self, asks: Sequence[Ask], now: int) -> Sequence[Passage]:
@@ -297,7 +297,8 @@ class HotState(Protocol):
     async def condition(self) -> Condition: ...
 
     async def rebuild(self) -> Rebuild:
-        """Forget everything and begin anew; until `seal`, `condition` is not valid."""
+        """Forget everything and begin anew; until `seal`, `condition` is not valid. Where one of this process is not
+        sealed, the rows of endpoints and the marks that it has restored stay: first attempts go by them."""
         ...
 
     async def close(self) -> None:

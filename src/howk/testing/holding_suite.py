@@ -692,6 +692,22 @@ class HoldingSuite(ABC):
             await state.apply([ended("first", 0)], {})
             assert [claim.id for claim in await due(state, NOW)] == ["b"]
 
+    async def test_a_rebuild_that_follows_one_that_was_not_sealed_keeps_its_endpoints_and_marks_alone(self) -> None:
+        async with self.whole() as state:
+            await self._full(state)
+            rebuild = await state.rebuild()
+            row = stood(gen=9, paused=True)
+            await rebuild.restore([Effect(pending("marked")), held("h3")], [row], ["marked"])
+            later = await state.rebuild()
+            asks = [asking("fresh"), asking("marked", OTHER), asking("next", OTHER, turn="t", rank=9)]
+            assert await judged(state, asks) == ["hold pause", "cancelled", "go"]
+            assert await stand(state, ["h3"]) == [None]
+            await later.seal({})
+            assert (await state.standing((), [HOOK])).endpoints == [row]
+            assert (await state.statistics(NOW)).waiting == 0
+            await (await state.rebuild()).seal({})
+            assert await judged(state, [asking("a"), asking("marked", OTHER)]) == ["go", "go"]
+
     async def test_an_end_that_is_restored_gives_its_turn_and_its_mark_up(self) -> None:
         async with self.whole() as state:
             rebuild = await state.rebuild()

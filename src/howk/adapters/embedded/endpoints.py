@@ -128,6 +128,10 @@ class Endpoints:
         known = self._known.get(id_)
         return known.row if known else None
 
+    def rows(self) -> list[EndpointRow]:
+        """Where those stand of which the log has something to say."""
+        return [known.row for known in self._known.values() if known.row.circuit.gen]
+
     def pass_(self, ask: Ask, now: int, clock: float, *, waits: bool) -> Passage:
         """Judge a delivery that is current; one that `waits` for its turn takes nothing."""
         known = self._known.get(ask.endpoint)

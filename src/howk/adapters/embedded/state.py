@@ -116,6 +116,7 @@ class EmbeddedState:
         self._keep = keep
         self._clock = clock
         self._epoch = 0
+        self._rebuilding = False
         # Tokens of a run before this one are never given again.
         self._tokens = time.monotonic_ns()
         self._ended = hot.count_ended(connection)
@@ -441,16 +442,26 @@ class EmbeddedState:
         return Condition(self._valid, self._reason, dict(self._watermark))
 
     async def rebuild(self) -> "EmbeddedRebuild":
+        # First attempts go by what one that this process had begun has restored of them.
+        rows = self._endpoints.rows() if self._rebuilding else []
+        marks = list(self._marks) if self._rebuilding else []
+
+        def forget(db: sqlite3.Connection) -> None:
+            hot.wipe(db)
+            hot.mark(db, marks)
+
         self._epoch += 1
         self._valid, self._reason = False, "a rebuild is under way"
-        self._write(hot.wipe)
+        self._write(forget)
+        self._rebuilding = True
         self._watermark = {}
         self._ended = self._waiting = 0
         self._oldest = _FOREVER
         self._in_turns = False
         self._held.clear()
-        self._marks.clear()
+        self._marks = set(marks)
         self._endpoints.clear()
+        self._endpoints.learn(rows, self._clock.monotonic())
         self._young.clear()
         self._unwritten.clear()
         self._in_flight.clear()
@@ -496,6 +507,7 @@ class EmbeddedState:
         self._write(finish)
         self._watermark = dict(watermark)
         self._valid, self._reason = True, ""
+        self._rebuilding = False
 
     def _still(self, epoch: int) -> None:
         if epoch != self._epoch:
