@@ -194,6 +194,7 @@ MUTATIONS = (
         "domain/delivery.py",
         "    if standing.ended or series != standing.series:\n",
         "    if series != standing.series:\n",
+        storm="repeats",
     ),
     _one(
         "a dead delivery is not written to the dead letters",

@@ -37,7 +37,7 @@ def test_seeds_bring_every_fault_and_every_end() -> None:
     steps: set[str] = set()
     ends: set[str] = set()
     # Few seeds come to what damage makes of a delivery: one that does is among them.
-    for seed in (*range(60), 140):
+    for seed in (*range(60), 276):
         report = simulate(seed)
         text = report.text(0)
         steps.update(word for word in WORDS if word in text)
