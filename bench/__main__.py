@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--backlog", type=int, default=100_000, help="webhooks drained by deliver (%(default)s)")
     parser.add_argument("--endpoints", type=int, default=16, help="endpoints that the backlog is for (%(default)s)")
     parser.add_argument("--deliveries", type=int, help=f"of the rows of {GROUP}; each has its own default")
-    parser.add_argument("--only", action="store_true", help="that many, without the smaller sizes that show the growth")
+    parser.add_argument("--only", action="store_true", help="the sizes asked for, without those that show the growth")
     parser.add_argument("--size", type=int, default=512, help="bytes of each payload (%(default)s)")
     parser.add_argument("--large", type=int, help="bytes of each large payload, of payloads (1048576)")
     parser.add_argument("--unsigned", action="store_true", help="webhooks without a signing secret")

@@ -1,9 +1,11 @@
 """Payloads of 1 MiB, as large as `api.max_payload_size` lets them be: alone from few and from many clients, in batches
-of `api.max_batch_size`, and tried again; with small webhooks beside, which should not notice.
+of `api.max_batch_size`, and tried again; with small webhooks beside, which should not notice. Growth is shown over the
+size of payloads and the number of clients.
 """
 
 import argparse
 import time
+from itertools import product
 from typing import Any
 
 from bench.machine import peak, spent
@@ -22,6 +24,9 @@ _KINDS = {
     "batches": (8, _BATCH, 0.0),
     "retries": (16, 1, 0.2),
 }
+_SIZES = (1 << 10, 1 << 16)
+_CLIENTS = (16, 64, 256)
+_OUTSTANDING_SMALL = 4_000
 _RETRYING = {"RETRY_BASE_DELAY": "1s", "CIRCUIT_BREAKER_FAILURE_RATIO": "1"}
 
 
@@ -35,6 +40,10 @@ def measure(options: argparse.Namespace) -> Row:
         row.add(f"{name}: delivered", found["mb_per_second"], "MB/s")
         row.add(f"{name}: small ones' answer p99", found["small_answer_p99_ms"], "ms")
         row.add(f"{name}: most resident memory", found["peak_mb"], "MB")
+    if not options.only:
+        for each, clients in product((*_SIZES, size), _CLIENTS):
+            with Stand(options) as stand:
+                row.details[f"{each} bytes, {clients} clients"] = one_kind(row, stand, each, clients, 1, 0.0)
     return row
 
 
@@ -52,7 +61,7 @@ def one_kind(row: Row, stand: Stand, size: int, clients: int, batch: int, fail: 
             size=size,
             connections=clients,
             batch=batch,
-            outstanding=_OUTSTANDING,
+            outstanding=_OUTSTANDING if size > max(_SIZES) else _OUTSTANDING_SMALL,
             warm=options.warm,
             seconds=seconds,
             settle=60,
@@ -75,6 +84,7 @@ def one_kind(row: Row, stand: Stand, size: int, clients: int, batch: int, fail: 
             row.problems.append(f"lost {received['lost']}, refused {result['other_statuses']}")
     found = {
         "mb_per_second": round(came * size / (1 << 20) / took, 1),
+        "delivered_per_second": round(came / took),
         "accepted_per_second": results[0]["per_second"],
         "answer_p99_ms": results[0]["wait_ms"]["p99"],
         "cpu_ms_each": round(used.total / max(1, came) * 1e3, 2),

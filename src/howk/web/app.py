@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import Raw
 from msgspec.json import encode
 
 from howk._version import __version__
@@ -17,17 +18,18 @@ from howk.domain.idempotency import body_hash
 from howk.domain.ids import is_delivery_id
 from howk.flow.command import Command
 from howk.flow.configs import Configs
-from howk.flow.ingest import Ingest
+from howk.flow.ingest import Enqueue, Ingest
 from howk.flow.ingest import Request as Keyed
 from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
 from howk.web.commands import ENDPOINT_VERBS, Cancelling, EndpointCommanded, already_ended, endpoint_shown
 from howk.web.configs import shown
-from howk.web.envelope import read_batch, read_config, read_endpoint, read_endpoint_query, read_enqueue
+from howk.web.envelope import read_batch, read_config, read_endpoint, read_endpoint_query, read_enqueue, read_item
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
+from howk.web.large import A_TURN, LARGE, LargeBodies, Visit
 from howk.web.openapi import StatsAnswer, document
 from howk.web.page import PAGE_HEADERS, page
 from howk.web.problems import Headers, Problem, problem_of, too_little_memory
@@ -79,6 +81,13 @@ class Limits(NamedTuple):
     items: int
 
 
+class _Bound(NamedTuple):
+    """The most bytes of a body, and the setting that says so."""
+
+    limit: int
+    setting: str
+
+
 class App:
     """The ASGI application. `readiness` says why the process is not ready, "" when it is; `dependencies` are what it
     stands on; `now` is wall time in milliseconds. Without `configs` or `command` it has no routes of theirs."""
@@ -98,6 +107,7 @@ class App:
         configs: Configs | None = None,
         command: Command | None = None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        large: LargeBodies | None = None,
     ) -> None:
         self._ingest = ingest
         self._state = state
@@ -112,6 +122,7 @@ class App:
         self._configs = configs
         self._now = now
         self._command = command
+        self._large = large if large is not None else LargeBodies()
         self._being_read = 0
         self._under_way = 0
 
@@ -199,10 +210,14 @@ class App:
         match parts:
             case [config_id, "enqueue"]:
                 _allow(request, "POST")
-                return await self._enqueue(request, config_id)
+                if request.receive is None and len(request.body) <= LARGE:
+                    return await self._enqueue(request, config_id)
+                with self._large.visit() as visit:
+                    return await self._enqueue(request, config_id, visit)
             case [config_id, "enqueue", "batch"]:
                 _allow(request, "POST")
-                return await self._enqueue_batch(request, config_id)
+                with self._large.visit() as visit:
+                    return await self._enqueue_batch(request, config_id, visit)
             case [webhook_id, "status"]:
                 _allow(request, "GET", "HEAD")
                 return await self._status(webhook_id)
@@ -225,11 +240,11 @@ class App:
             case _:
                 raise _no_route(request)
 
-    async def _enqueue(self, request: Request, config_id: str) -> Reply:
+    async def _enqueue(self, request: Request, config_id: str, visit: Visit | None = None) -> Reply:
         route = "/webhooks/{config_id}/enqueue"
-        self._check_share(config_id)
+        self._check_share(config_id, visit)
         header = request.headers.get(b"idempotency-key")
-        body = await self._read(request, self._limits.request, "api.max_request_size")
+        body = await self._read(request, self._limits.request, "api.max_request_size", visit)
         item = read_enqueue(body)
         if header is not None or item.idempotency_key is not None:
             keyed = Keyed(item, one_key(header, item.idempotency_key), body_hash(body))
@@ -239,12 +254,13 @@ class App:
             raise answer
         return Reply(202, _accepted(answer), route, [_JSON])
 
-    async def _enqueue_batch(self, request: Request, config_id: str) -> Reply:
+    async def _enqueue_batch(self, request: Request, config_id: str, visit: Visit) -> Reply:
         if b"idempotency-key" in request.headers:
             raise bad_key("invalid_idempotency_key", "in a batch each webhook has a key of its own: idempotency_key")
-        self._check_share(config_id)
-        body = await self._read(request, self._limits.batch, "api.max_batch_size")
-        items, raws = read_batch(body, self._limits.items)
+        self._check_share(config_id, visit)
+        body = await self._read(request, self._limits.batch, "api.max_batch_size", visit)
+        raws = read_batch(body, self._limits.items)
+        items = [read_item(raw) for raw in raws] if len(body) <= A_TURN else await _read_items(raws, visit)
         route = "/webhooks/{config_id}/enqueue/batch"
         good = [item for item in items if not isinstance(item, Rejected)]
         if any(item.idempotency_key is not None for item in good):
@@ -265,9 +281,10 @@ class App:
         }
         return _json(202 if accepted else 422, summary, route)
 
-    def _check_share(self, config_id: str) -> None:
+    def _check_share(self, config_id: str, visit: Visit | None) -> None:
         """Near a bound of the door, whoever brought most lately has to wait, before its body is read."""
-        if self._under_way > _CROWDED_UNDER_WAY or self._being_read > _CROWDED_READ:
+        crowded = self._under_way > _CROWDED_UNDER_WAY or self._being_read > _CROWDED_READ
+        if crowded or (visit is not None and self._large.crowded):
             self._ingest.check_share(config_id)
 
     async def _status(self, webhook_id: str) -> Reply:
@@ -321,32 +338,52 @@ class App:
         if reason := await self._readiness():
             raise Transient(reason)
 
-    async def _read(self, request: Request, limit: int, setting: str) -> bytes:
+    async def _read(self, request: Request, limit: int, setting: str, visit: Visit | None = None) -> bytes:
         """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
         _check_kind(request.headers)
-        if int(request.headers.get(b"content-length", b"0")) > limit:
+        declared = int(request.headers.get(b"content-length", b"0"))
+        if declared > limit:
             raise _too_large(limit, setting)
-        if request.receive is None:
-            if len(request.body) > limit:
-                raise _too_large(limit, setting)
-            return request.body
+        if request.receive is not None:
+            return await self._read_on(request.receive, declared, _Bound(limit, setting), visit)
+        if len(request.body) > limit:
+            raise _too_large(limit, setting)
+        if visit is not None and len(request.body) > LARGE:
+            await visit.enter(len(request.body))
+            visit.brought(len(request.body), whole=True)
+            await visit.turn(len(request.body))
+        return request.body
+
+    async def _read_on(self, receive: Receive, declared: int, bound: _Bound, visit: Visit | None) -> bytes:
+        """A body that comes in pieces."""
         chunks: list[bytes] = []
         size = 0
         try:
+            if visit is not None and declared > LARGE:
+                await visit.enter(declared)
             while True:
-                message = await request.receive()
+                message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Gone
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 self._being_read += len(chunk)
-                if size > limit:
-                    raise _too_large(limit, setting)
+                if size > bound.limit:
+                    raise _too_large(*bound)
                 if self._being_read > _MAX_BEING_READ:
                     raise Full(f"{self._being_read >> 20} MiB of requests are being read: try again in a moment")
                 chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                more = message.get("more_body", False)
+                if visit is not None:
+                    if size > LARGE and not visit.entered:
+                        # Nobody said how much it will be.
+                        await visit.enter(bound.limit if more else size)
+                    visit.brought(size, whole=not more)
+                if not more:
+                    break
+            if visit is not None and visit.entered:
+                await visit.turn(size)
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         finally:
             self._being_read -= size
 
@@ -355,6 +392,15 @@ class App:
         if reason:
             raise Problem(503, "not_ready", reason, headers=[(b"retry-after", b"1")])
         return _json(200, {"status": "ready"}, "/ready")
+
+
+async def _read_items(raws: Sequence[Raw], visit: Visit) -> list[Enqueue | Rejected]:
+    """The items of a large batch, a few in each turn of the loop."""
+    items: list[Enqueue | Rejected] = []
+    for raw in raws:
+        await visit.turn(memoryview(raw).nbytes)
+        items.append(read_item(raw))
+    return items
 
 
 def view(status: Status) -> dict[str, object]:

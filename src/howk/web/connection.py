@@ -264,7 +264,10 @@ class Connection(HttpToolsProtocol):
             return
         waited = now - self._since - TICK
         if self._reading:
-            if waited > bounds.read_timeout:
+            if self.flow.read_paused:
+                # A body that stands in line: nothing of it is read, so its sender can't be late.
+                self._since += TICK
+            elif waited > bounds.read_timeout:
                 seconds = f"{bounds.read_timeout:g} s"
                 self._refuse(
                     Problem(408, "request_timeout", f"the request was not whole in {seconds} (api.read_timeout)")

@@ -50,9 +50,8 @@ def read_enqueue(body: bytes) -> Enqueue:
     return _read(body)
 
 
-def read_batch(body: bytes, most: int) -> tuple[list[Enqueue | Rejected], list[Raw]]:
-    """The items of a batch, each a request or why it is none, and their bytes as they came. Raises `Rejected` for the
-    envelope itself."""
+def read_batch(body: bytes, most: int) -> list[Raw]:
+    """The items of a batch as they came, for `read_item`. Raises `Rejected` for the envelope itself."""
     _check_text(body)
     items = _guarded(_decode_batch, body).webhooks
     if body.count(b'"webhooks"') > 1 or b"\\" in body[: body.find(b"[")]:
@@ -60,7 +59,7 @@ def read_batch(body: bytes, most: int) -> tuple[list[Enqueue | Rejected], list[R
     if not items or len(items) > most:
         message = f"{len(items)} items; from 1 to {most} are taken (api.max_batch)"
         raise Rejected("invalid_batch", message, [FieldProblem("webhooks", message)])
-    return [_read_item(item) for item in items], items
+    return items
 
 
 def read_config(body: bytes) -> ConfigRequest:
@@ -95,7 +94,8 @@ def read_endpoint_query(query: bytes) -> str:
     return given[0][1]
 
 
-def _read_item(item: Raw) -> Enqueue | Rejected:
+def read_item(item: Raw) -> Enqueue | Rejected:
+    """A request, or why it is none."""
     try:
         return _read(bytes(item))
     except Rejected as refusal:

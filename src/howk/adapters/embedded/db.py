@@ -7,10 +7,12 @@ becomes `Transient`, and nothing of that group happened.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
+from itertools import accumulate, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -19,7 +21,7 @@ from howk.domain.errors import Full, HowkError, Permanent, Transient
 
 J = TypeVar("J")
 R = TypeVar("R")
-_Waiting = tuple[J, "asyncio.Future[R]"]
+_Waiting = tuple[J, asyncio.Future[R], int]
 
 _OF_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID")
 _EXACT = 32
@@ -29,6 +31,9 @@ _LONGEST_WAIT = 0.006
 _QUIET_TURNS = 2
 _ENOUGH_JOBS = 256
 _ENOUGH_BYTES = 256 << 10
+_MOST_BYTES = 1 << 20
+_FEW_BYTES = 2 << 20
+_MOST_GROWN = 4
 
 
 def connect(path: Path, *, pragmas: Sequence[str] = (), read_only: bool = False) -> sqlite3.Connection:
@@ -85,11 +90,19 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
             connection.execute("ROLLBACK")
 
 
-class Committer(Generic[J, R]):
-    """A thread that runs together every job that waits, and answers when `run` has committed them.
+def _in_no_order(job: object) -> Collection[Hashable]:
+    return ()
 
-    `run` gets the jobs in the order of `submit` and returns a result for each. `before_answer` is called on the loop
-    with a group's results before any caller sees them, in the order of the commits, even where a caller was cancelled.
+
+class Committer(Generic[J, R]):
+    """A thread that runs together what waits, and answers when `run` has committed it.
+
+    `run` gets jobs and returns a result for each. `before_answer` is called on the loop with a group's results before
+    any caller sees them, in the order of the commits, even where a caller was cancelled.
+
+    Large jobs stand in a line of their own, of which a group takes a bounded number of bytes, at least one job: small
+    ones wait for one group and not for all that others bring. Two jobs that share a part of their `order` are run in
+    the order of `submit`; others pass.
 
     A commit costs its fsync, a fight for the interpreter lock and a turn of every room, however little is in it. So a
     group is closed only when the loop has nothing more at hand to add to it, or `longest_wait` seconds after the one
@@ -105,6 +118,7 @@ class Committer(Generic[J, R]):
         max_group: int = 1024,
         max_waiting: int = 20_000,
         longest_wait: float = _LONGEST_WAIT,
+        order: Callable[[J], Collection[Hashable]] = _in_no_order,
     ) -> None:
         self._name = name
         self._run = run
@@ -112,12 +126,16 @@ class Committer(Generic[J, R]):
         self._max_group = max_group
         self._max_waiting = max_waiting
         self._longest_wait = longest_wait
+        self._order = order
         self._waiting = 0
         self._closed = False
         self._broken = False
         self._loop = asyncio.get_running_loop()
         self._gathered: list[_Waiting[J, R]] = []
         self._weight = 0
+        self._standing: deque[_Waiting[J, R]] = deque()
+        self._ordered: set[Hashable] = set()
+        self._ordered_of = 0
         self._watching = False
         self._working = False
         self._handed_over_at = 0.0
@@ -127,9 +145,9 @@ class Committer(Generic[J, R]):
         self._thread = threading.Thread(target=self._work, name=f"howk-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: J, weight: int = 0) -> asyncio.Future[R]:
-        """The job's result, once it is committed; `weight` is its size in bytes, about. Raises `Full` when too many
-        wait."""
+    def submit(self, job: J, weight: int = 0, *, large: bool = False) -> asyncio.Future[R]:
+        """The job's result, once it is committed; `weight` is its size in bytes, about. One that is `large` lets others
+        pass. Raises `Full` when too many wait."""
         if self._broken:
             raise self._bug()
         if self._closed:
@@ -139,8 +157,11 @@ class Committer(Generic[J, R]):
         self._waiting += 1
         self._idle.clear()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._gathered.append((job, future))
-        self._weight += weight
+        if large or (self._standing and self._comes_after(job)):
+            self._standing.append((job, future, weight))
+        else:
+            self._gathered.append((job, future, weight))
+            self._weight += weight
         self._consider()
         return future
 
@@ -154,9 +175,9 @@ class Committer(Generic[J, R]):
     # How groups are made, on the loop
 
     def _consider(self) -> None:
-        if self._working or not self._gathered:
+        if self._working or not (self._gathered or self._standing):
             return
-        if self._weight >= _ENOUGH_BYTES or len(self._gathered) >= _ENOUGH_JOBS:
+        if self._standing or self._weight >= _ENOUGH_BYTES or len(self._gathered) >= _ENOUGH_JOBS:
             self._hand_over()
         elif not self._watching:
             self._watching = True
@@ -175,13 +196,41 @@ class Committer(Generic[J, R]):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        group = self._gathered[: self._max_group]
-        del self._gathered[: self._max_group]
+        group = self._gathered[: self._most_of_gathered()]
+        del self._gathered[: len(group)]
+        weight = sum([each[2] for each in group]) if self._standing or self._gathered else self._weight
+        self._weight -= weight
         if not self._gathered:
-            self._weight = 0
+            self._take_standing(group, weight)
         self._working = True
         self._handed_over_at = self._loop.time()
         self._groups.put(group)
+
+    def _most_of_gathered(self) -> int:
+        """How many of the small ones make a group."""
+        if self._weight <= _MOST_BYTES:
+            return self._max_group
+        weights = accumulate([weight for _, _, weight in self._gathered])
+        return max(1, min(self._max_group, sum([weight <= _MOST_BYTES for weight in weights])))
+
+    def _take_standing(self, group: list[_Waiting[J, R]], weight: int) -> None:
+        """Of what stands behind, as much as there is room for and at least one; only into a group that has all that
+        came before."""
+        standing, alone = self._standing, len(group) < self._max_group
+        while standing and (alone or (weight + standing[0][2] <= _MOST_BYTES and len(group) < self._max_group)):
+            alone = False
+            weight += standing[0][2]
+            group.append(standing.popleft())
+            self._ordered_of = 0
+        if not self._ordered_of:
+            self._ordered.clear()
+
+    def _comes_after(self, job: J) -> bool:
+        """Whether it has to stay behind something that stands."""
+        for standing, _, _ in islice(self._standing, self._ordered_of, None):
+            self._ordered.update(self._order(standing))
+        self._ordered_of = len(self._standing)
+        return not self._ordered.isdisjoint(self._order(job))
 
     def _answer(self, futures: list[asyncio.Future[R]], outcome: list[R] | HowkError) -> None:
         self._waiting -= len(futures)
@@ -206,10 +255,11 @@ class Committer(Generic[J, R]):
     def _ended(self) -> None:
         # After a bug nobody runs jobs any more: those that wait must not wait for ever.
         self._broken = not self._closed or self._waiting > 0
-        left, self._gathered = self._gathered, []
+        left = [*self._gathered, *self._standing]
+        self._gathered, self._standing = [], deque()
         while not self._groups.empty():
             left = [*(self._groups.get_nowait() or ()), *left]
-        self._answer([future for _, future in left], self._bug())
+        self._answer([future for _, future, _ in left], self._bug())
 
     def _bug(self) -> Permanent:
         return Permanent(f"the {self._name} stopped on a bug: restart howk and report it")
@@ -221,21 +271,22 @@ class Committer(Generic[J, R]):
             while group := self._groups.get():
                 outcome: list[R] | HowkError = self._bug()
                 try:
-                    outcome = self._run([job for job, _ in group])
+                    outcome = self._run([job for job, _, _ in group])
                 except sqlite3.DatabaseError as error:
                     outcome = translate(self._name, error)
                 except MemoryError:
                     outcome = Permanent(f"out of memory: the {self._name} can't write; start howk again with more")
                     return
                 finally:
-                    self._loop.call_soon_threadsafe(self._next, [future for _, future in group], outcome)
+                    self._loop.call_soon_threadsafe(self._next, [future for _, future, _ in group], outcome)
         finally:
             self._loop.call_soon_threadsafe(self._ended)
 
 
 class Checkpoints:
     """Keeps a write-ahead log small without stopping its writer: the bulk is moved in a thread while commits go on, and
-    the few pages that came meanwhile by the writer itself, so that the next commit begins the log anew.
+    the few pages that came meanwhile by the writer itself, so that the next commit begins the log anew. Where much has
+    come meanwhile, that is moved in the thread as well, unless the log has grown to four times `above`.
 
     `above` is the size in bytes from which on it is moved; `pragmas` are for the thread's own connection.
     """
@@ -258,12 +309,20 @@ class Checkpoints:
         self._written += written
         if self._moving is not None and self._moving.done():
             self._moving = None
+            if self._written > _FEW_BYTES and self._log.stat().st_size < _MOST_GROWN * self._above:
+                self._begin_to_move()
+                return
             with suppress(sqlite3.DatabaseError):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         elif self._moving is None and (self._commits % _LOOK_EVERY == 0 or self._written > self._above):
-            self._written = 0
             if self._log.stat().st_size > self._above:
-                self._moving = self._pool.submit(self._move)
+                self._begin_to_move()
+            else:
+                self._written = 0
+
+    def _begin_to_move(self) -> None:
+        self._written = 0
+        self._moving = self._pool.submit(self._move)
 
     def close(self) -> None:
         """Wait for what is being moved."""

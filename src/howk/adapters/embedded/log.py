@@ -8,7 +8,7 @@ back. There is one partition, 0: the process is the only consumer.
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -27,6 +27,8 @@ from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Plac
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
 _WAL_BYTES = 32 << 20
+_LARGE = 16 << 10
+_LARGE_IN_ALL = 1 << 20
 _READ_BATCH = 1_000
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
@@ -49,6 +51,11 @@ class _Trim(NamedTuple):
 
 class _Probe(NamedTuple):
     """Commit something, to see that it can be done."""
+
+
+def _order(job: "_Append | _Trim | _Probe") -> Collection[Hashable]:
+    """What the order of an append is promised by: the keys of its records in their streams."""
+    return {(record.stream, record.key) for record in job.records} if isinstance(job, _Append) else ()
 
 
 class _Outcome(NamedTuple):
@@ -86,7 +93,7 @@ class EmbeddedLog:
         self._closed = False
         self._checkpoints = Checkpoints(path, _WAL_BYTES)
         self._committer: Committer[_Append | _Trim | _Probe, _Outcome] = Committer(
-            "log", self._commit, before_answer=self._publish
+            "log", self._commit, before_answer=self._publish, order=_order
         )
 
     @classmethod
@@ -110,7 +117,9 @@ class EmbeddedLog:
             raise Full(f"{self._waiting_bytes >> 20} MiB wait for the log: try again in a moment")
         self._waiting_bytes += size
         try:
-            await self._committer.submit(_Append(records, finish, size), size)
+            # What ends work passes what brings some, and what is little passes what is much.
+            large = finish is None and size > min(_LARGE * len(records), _LARGE_IN_ALL)
+            await self._committer.submit(_Append(records, finish, size), size, large=large)
         finally:
             self._waiting_bytes -= size
 

@@ -29,6 +29,8 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file may raise: SQLite's message may quote what is no text."""
 _OF_ROW = "base, count, at, sum, body"
 MOST_AT_ONCE = 512
+_LARGE_LETTER = 256 << 10
+_FEWEST_LARGE = 2
 _AFTER_ANY = "\U0010ffff"
 
 Letter = tuple[Any, ...]
@@ -199,11 +201,21 @@ def _create_inbox(connection: sqlite3.Connection) -> None:
 
 def write(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
     """Commit rows of any tables, all or none; inside a transaction they are part of it."""
-    if len(letters) <= MOST_AT_ONCE:
+    large = [letter for letter in letters if _is_large(letter)]
+    if len(letters) <= MOST_AT_ONCE and len(large) < _FEWEST_LARGE:
         execute_rows(connection, "INSERT INTO inbox", letters)
         return
     with nullcontext() if connection.in_transaction else transaction(connection):
-        execute_rows(connection, "INSERT INTO inbox", letters)
+        execute_rows(connection, "INSERT INTO inbox", [letter for letter in letters if not _is_large(letter)])
+        # A statement of several rows is copied as a whole before the first of them goes on to its table.
+        for letter in large:
+            execute_rows(connection, "INSERT INTO inbox", [letter])
+
+
+def _is_large(letter: Letter) -> bool:
+    # The body of a stream's row, or the value of a table's.
+    body = letter[5] or letter[3]
+    return isinstance(body, bytes) and len(body) > _LARGE_LETTER
 
 
 def close_writer(connection: sqlite3.Connection, directory: Directory) -> None:

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a call is written to it in one piece, and what the receiver makes of it is reported once
+"""One HTTP/1.1 connection: a call is written to it at once, and what the receiver makes of it is reported once
 to the `Owner`. Framing is the parser's; bounds, interim answers, ends of stream and fitness for reuse are decided here.
 
 Once the status line and headers of a final answer have come whole, its status stands, whatever becomes of the
@@ -21,6 +21,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_INTERIM = 16
 UNASKED = "the receiver sent what nobody asked for"
 _NEVER = float("inf")
+_LARGE = 64 << 10
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEP_ALIVE = re.compile(rb"\btimeout=([0-9]{1,6})\b")
 
@@ -155,18 +156,13 @@ class Connection(asyncio.Protocol):
         self._sent = now
         self.deadline = started + call.timeout
         body = call.body
-        self._transport.write(
-            b"".join(
-                (
-                    b"POST ",
-                    call.target,
-                    self.pool.preamble,
-                    call.head,
-                    b"Content-Length: %d\r\n\r\n" % len(body),
-                    body,
-                )
-            )
-        )
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        if len(body) > _LARGE:
+            # Written as it is: a copy would be held until the receiver has taken it.
+            head = b"".join((b"POST ", call.target, self.pool.preamble, call.head, length))
+            self._transport.writelines((head, body))
+            return
+        self._transport.write(b"".join((b"POST ", call.target, self.pool.preamble, call.head, length, body)))
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
