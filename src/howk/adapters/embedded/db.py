@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -51,7 +52,7 @@ def execute_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Seque
     start = 0
     while start < len(rows):
         part = rows[start : start + _SIZES[-1]]
-        values = [value for row in part for value in row]
+        values = list(chain.from_iterable(part))
         if len(part) <= _EXACT:
             connection.execute(_exactly(into, width, len(part), tail), values)
         else:

@@ -53,6 +53,7 @@ _SCHEMA = (
     "CREATE INDEX keys_at ON keys (at)",
     *windows.SCHEMA,
 )
+_AS_IS = zlib.crc32(b"-")
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body, sum)"
 _INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, held, endpoint, record, sum)"
@@ -64,6 +65,7 @@ _OVERWRITE = (
     "ended = excluded.ended, body = excluded.body, sum = excluded.sum"
 )
 
+_NOWHERE = (0, False, 0)
 _READ_AT_OPEN = ("session", "boot", "whole", "valid", "counted")
 CALLED = -1
 """The check of a row that waits whose due time was moved: it is due."""
@@ -301,16 +303,25 @@ def any_turns(connection: sqlite3.Connection) -> bool:
 
 def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
     """Write deliveries that are rebuilt, never going back in (series, ended, gen)."""
-    ids = [effect.status.id for effect in effects]
-    reached = {id_: (known.series, known.ended, known.gen) for id_, known in standings(connection, ids).items()}
+    known = _known(connection, [effect.status.id for effect in effects])
+    reached = {id_: (standing.series, standing.ended, standing.gen) for id_, standing in known.items()}
     forward: list[Effect] = []
     for effect in effects:
         status = effect.status
         rank = (status.series, status.ended_at > 0, status.gen)
-        if rank >= reached.get(status.id, (0, False, 0)):
+        if rank >= reached.get(status.id, _NOWHERE):
             reached[status.id] = rank
             forward.append(effect)
-    return store(connection, forward, any_known=True, any_waiting=True)
+    return store(connection, forward, any_known=bool(known), any_waiting=True)
+
+
+def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Standing]:
+    """Where these stand; a table is read in the order of its keys, so that most of its rows lie beyond all that was
+    restored so far, which is known without looking for each."""
+    if not ids:
+        return {}
+    some = connection.execute("SELECT 1 FROM status WHERE id >= ? LIMIT 1", (min(ids),)).fetchone()
+    return standings(connection, ids) if some else {}
 
 
 def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_known: bool, any_waiting: bool) -> Grown:
@@ -337,10 +348,10 @@ def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_know
 
 def _waiting(effect: Effect) -> tuple[Any, ...]:
     status = effect.status
-    endpoint = effect.endpoint if status.held_by in OF_ENDPOINT else ""
-    packed = _sealed(_pack(effect.record))
-    check = _check_waiting(status.id, status.series, status.gen, effect.due_at, status.held_by, endpoint)
-    return (status.id, status.series, status.gen, effect.due_at, 0, 0, status.held_by, endpoint, packed, check)
+    id_, series, gen, due, held = status.id, status.series, status.gen, effect.due_at, status.held_by
+    endpoint = effect.endpoint if held in OF_ENDPOINT else ""
+    check = _check_waiting(id_, series, gen, due, held, endpoint)
+    return (id_, series, gen, due, 0, 0, held, endpoint, _pack(effect.record), check)
 
 
 def _held(row: tuple[str, str]) -> Held:
@@ -446,8 +457,8 @@ def _list(ids: Sequence[str]) -> str:
 
 
 def _row(status: Status) -> tuple[Any, ...]:
-    columns = (status.id, status.series, status.gen, status.state, status.ended_at)
-    return (*columns, _sealed(_encode(status)), _check_status(*columns))
+    id_, series, gen, state, ended = status.id, status.series, status.gen, status.state, status.ended_at
+    return (id_, series, gen, state, ended, _sealed(_encode(status)), _check_status(id_, series, gen, state, ended))
 
 
 def _sealed(stored: bytes) -> bytes:
@@ -462,8 +473,11 @@ def _whole(sealed: bytes, table: str) -> bytes:
 
 
 def _pack(record: bytes) -> bytes:
-    worth = _COMPRESS_ABOVE < len(record) <= _COMPRESS_UP_TO
-    return b"z" + zlib.compress(record, 1) if worth else b"-" + record
+    """As it is stored, sealed."""
+    if _COMPRESS_ABOVE < len(record) <= _COMPRESS_UP_TO:
+        return _sealed(b"z" + zlib.compress(record, 1))
+    # Put together in one go: most of what is written is this.
+    return b"".join((b"-", record, zlib.crc32(record, _AS_IS).to_bytes(4, "big")))
 
 
 def _unpack(stored: bytes) -> bytes:

@@ -233,7 +233,7 @@ class EmbeddedLog:
         del partition
         while start < stop:
             batch = await self._ask(lambda at=start: self._rows(stream, at, _READ_BATCH))
-            kept = [entry for entry in batch if entry.offset < stop]
+            kept = batch if batch and batch[-1].offset < stop else [entry for entry in batch if entry.offset < stop]
             if not kept:
                 return
             yield kept
@@ -244,7 +244,8 @@ class EmbeddedLog:
         size = 0
         with closing(schema.rows_from(self._reader, stream, start)) as found:
             for row in found:
-                entries.extend(entry for entry in rows.unpack(stream, row) if entry.offset >= start)
+                unpacked = rows.unpack(stream, row)
+                entries += unpacked if row[0] >= start else [entry for entry in unpacked if entry.offset >= start]
                 size += len(row[4])
                 if len(entries) >= limit or size >= _READ_BYTES:
                     break

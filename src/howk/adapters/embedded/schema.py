@@ -458,7 +458,7 @@ def _row_entries(table: str, rows: Sequence[tuple[str, int, bytes]]) -> Sequence
 
 def _holds(key: str, check: int, value: bytes) -> bool:
     # What format 1 wrote is the value's alone.
-    return check in (_check_row(key, value), crc32(value))
+    return check == _check_row(key, value) or check == crc32(value)
 
 
 def _check_row(key: str, value: bytes) -> int:
