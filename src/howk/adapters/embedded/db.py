@@ -53,7 +53,7 @@ def execute_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Seque
     while start < len(rows):
         part = rows[start : start + _SIZES[-1]]
         values = list(chain.from_iterable(part))
-        if len(part) <= _EXACT:
+        if len(part) <= _EXACT or len(part) == _SIZES[-1]:
             connection.execute(_exactly(into, width, len(part), tail), values)
         else:
             size = next(size for size in _SIZES if size >= len(part))
@@ -263,7 +263,8 @@ class Checkpoints:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         elif self._moving is None and (self._commits % _LOOK_EVERY == 0 or self._written > self._above):
             self._written = 0
-            if self._log.stat().st_size > self._above:
+            # A file that is written without one has none.
+            if self._log.exists() and self._log.stat().st_size > self._above:
                 self._moving = self._pool.submit(self._move)
 
     def close(self) -> None:

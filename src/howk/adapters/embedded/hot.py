@@ -109,8 +109,10 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
                 return "it has another format"
             if _tables(connection) != _expected_tables():
                 return "it is damaged (its tables are not what they were)"
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             session, boot, whole, valid, _ = (meta(connection, name) for name in _READ_AT_OPEN)
+            if not valid:
+                return "its rebuild was not finished"
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             watermark(connection)
             keys_reached(connection)
             _look_at_rows(connection)
@@ -171,6 +173,17 @@ def wipe(connection: sqlite3.Connection) -> None:
         connection.execute(f"DELETE FROM {table}")
     windows.wipe(connection)
     set_meta(connection, watermark="{}", counted="{}", keys="{}", valid="")
+
+
+def write_through(connection: sqlite3.Connection) -> None:
+    """From now on what is committed goes to the file at once, which is half of the writing, and a commit that the end of
+    the process cuts off may leave it torn: only for a file that is begun anew then."""
+    connection.execute("PRAGMA journal_mode=MEMORY")
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """From now on what is committed is whole, however the process ends."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def set_meta(connection: sqlite3.Connection, **values: str) -> None:

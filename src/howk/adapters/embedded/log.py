@@ -208,7 +208,7 @@ class EmbeddedLog:
         snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
         self._snapshots.add(snapshot.connection)
         try:
-            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
+            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH, _READ_BYTES)):
                 yield batch
         finally:
             self._snapshots.discard(snapshot.connection)

@@ -160,8 +160,6 @@ class EmbeddedState:
         connection = connect(path, pragmas=hot.PRAGMAS)
         if reason:
             hot.create(connection)
-        elif hot.meta(connection, "valid") != "yes":
-            reason = "its rebuild was not finished"
         hot.drop_leases(connection)
         hot.set_meta(connection, session=directory.run.session, boot=directory.run.boot, whole="")
         return cls(path, connection, Condition(not reason, reason, hot.watermark(connection)), keep, clock)
@@ -435,6 +433,9 @@ class EmbeddedState:
         self._epoch += 1
         self._valid, self._reason = False, "a rebuild is under way"
         self._write(hot.wipe)
+        with suppress(sqlite3.OperationalError):
+            # It is begun anew after a crash in any case. Where another reads it, it stays as it is.
+            hot.write_through(self._db)
         self._watermark = {}
         self._ended = self._waiting = 0
         self._oldest = _FOREVER
@@ -482,6 +483,7 @@ class EmbeddedState:
             hot.set_watermark(db, watermark)
             hot.set_meta(db, valid="yes")
 
+        self._read(hot.write_ahead)
         self._write(finish)
         self._watermark = dict(watermark)
         self._valid, self._reason = True, ""
