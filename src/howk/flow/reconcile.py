@@ -210,7 +210,7 @@ class Reconcile:
         lost: list[DeadLetter] = []
         now = self._clock.now()
         for entry in batch:
-            if entry.key.startswith(ENDPOINT_IDS) or entry.key.startswith(journal.MARK):
+            if entry.key.startswith((ENDPOINT_IDS, journal.MARK)):
                 continue
             try:
                 if entry.damage:

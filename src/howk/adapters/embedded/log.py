@@ -27,7 +27,8 @@ from howk.ports.log import Capabilities, Consumer, Entry, Finish, Follower, Plac
 _MAX_RECORD = 64 << 20
 _MAX_WAITING_BYTES = 256 << 20
 _WAL_BYTES = 32 << 20
-_READ_BATCH = 1_000
+# What is restored of it then fills its statements.
+_READ_BATCH = 1_024
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
 

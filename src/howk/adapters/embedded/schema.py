@@ -437,8 +437,8 @@ def snapshot(path: Path, table: str, prefix: str) -> Snapshot:
 
 
 def next_rows(taken: Snapshot, table: str, limit: int, room: int) -> Sequence[Entry]:
-    """The next rows of a snapshot, none at its end: so many, or what fills `room` bytes. A row that fails its check says
-    so."""
+    """The next rows of a snapshot, none at its end: so many, or what fills `room` bytes. A row that fails its check
+    says so."""
     rows: list[tuple[str, int, bytes]] = []
     for row in islice(taken.rows, limit):
         rows.append(row)

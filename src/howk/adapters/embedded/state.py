@@ -465,10 +465,11 @@ class EmbeddedState:
 
         self._noted(self._write(store), endpoints, self._clock.monotonic())
         self._oldest = min([self._oldest, *_ends(effects)])
-        for effect in effects:
-            # Or it would count twice as received until it has an outcome.
-            self._young.pop(effect.status.id)
-        self._unwritten.difference_update([effect.status.id for effect in effects])
+        if len(self._young) or self._unwritten:
+            for effect in effects:
+                # Or it would count twice as received until it has an outcome.
+                self._young.pop(effect.status.id)
+            self._unwritten.difference_update([effect.status.id for effect in effects])
 
     async def count(self, effects: Sequence[Effect], epoch: int) -> None:
         """What happened before a rebuild; see `EmbeddedRebuild`."""
