@@ -181,7 +181,7 @@ class Reconcile:
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
         fresh = [r for r, standing in zip(ends.values(), known, strict=True) if not (standing and standing.ended)]
-        await rebuild.restore([Effect(move(result, policy).status) for result in fresh])
+        await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
         await rebuild.count([*counted_again(results, policy, now), *retried])
 
     def _tell_damage(self, batch: Sequence[Entry]) -> None:
