@@ -41,6 +41,7 @@ def one_size(row: Row, stand: Stand, count: int) -> dict[str, Any]:
     found["resident_mb"] = round(resident(howk.pid))
     howk.kill()
     howk, found["ready_s_after_kill"] = started(stand)
+    start = spent(howk.pid).total
     howk.kill()
     for file in data.glob("hot.db*"):
         file.unlink()
@@ -50,6 +51,6 @@ def one_size(row: Row, stand: Stand, count: int) -> dict[str, Any]:
     howk.kill()
     make_due(data)
     howk, _ = started(stand)
-    found |= drained(howk, sink, count, row.problems)
+    found |= drained(howk, sink, count, row.problems, start)
     howk.kill()
     return found | {"peak_mb": round(max(rebuilding, found["peak_mb"]))}

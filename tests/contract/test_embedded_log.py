@@ -463,3 +463,12 @@ async def test_a_key_of_a_table_that_is_no_text_any_more_is_read_as_damaged(path
     async with open_log(path) as log:
         found = [entry async for batch in log.replay(STATE) for entry in batch]
     assert sorted((bool(entry.damage), entry.value) for entry in found) == [(False, b"2"), (True, b"1")]
+
+
+async def test_large_rows_of_a_table_are_handed_out_few_at_a_time(path: Path) -> None:
+    """Or what waits with large payloads would be in memory all at once when it is rebuilt."""
+    async with open_log(path) as log:
+        await log.append([Record(STATE, f"k{n:02}", bytes(2 << 20)) for n in range(24)])
+        pages = [[entry.key for entry in batch] async for batch in log.replay(STATE)]
+    assert max(map(len, pages)) <= 8
+    assert [key for page in pages for key in page] == [f"k{n:02}" for n in range(24)]

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.contract.embedded import KEEP, change, image_of, keep_of, killed_after, open_state
 
 from howk.adapters.embedded import hot
+from howk.adapters.embedded.db import connect
 from howk.adapters.embedded.directory import Directory
 from howk.adapters.embedded.state import EmbeddedState
 from howk.domain.delivery import LIMIT
@@ -168,6 +170,15 @@ async def test_a_spoiled_file_is_begun_anew_with_the_reason(
         assert await states(state, ["new", "w"]) == ["pending", None]
 
 
+@contextmanager
+def reading(file: Path) -> Generator[None]:
+    """Another connection that reads the file as it is now."""
+    with closing(connect(file, read_only=True)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM meta").fetchall()
+        yield
+
+
 async def test_a_crash_between_wipe_and_seal_leaves_it_invalid(path: Path) -> None:
     await write(path)
     async with open_state(path) as state:
@@ -178,6 +189,54 @@ async def test_a_crash_between_wipe_and_seal_leaves_it_invalid(path: Path) -> No
     async with open_state(killed) as state:
         assert (await state.condition())[:2] == (False, "its rebuild was not finished")
     async with open_state(path) as state:
+        assert await state.condition() == (True, "", {0: 9})
+
+
+async def test_what_a_crash_tore_in_the_midst_of_a_rebuild_is_begun_anew(path: Path) -> None:
+    await write(path)
+    async with open_state(path) as state:
+        rebuild = await state.rebuild()
+        await rebuild.restore([waiting(f"w{n}", 1, 10, os.urandom(2_000)) for n in range(300)])
+        killed = image_of(path)
+    with (killed / "hot.db").open("r+b") as file:
+        file.seek((killed / "hot.db").stat().st_size // 2)
+        file.write(bytes(100_000))
+    async with open_state(killed) as state:
+        assert not (await state.condition()).valid
+        rebuild = await state.rebuild()
+        await rebuild.restore([waiting("w", 1, 10)])
+        await rebuild.seal({0: 9})
+    async with open_state(killed) as state:
+        assert await state.condition() == (True, "", {0: 9})
+        assert (await state.statistics(NOW)).waiting == 1
+
+
+async def test_a_step_of_a_rebuild_that_the_disk_refused_may_be_made_again(path: Path) -> None:
+    async with open_state(path) as state:
+        rebuild = await state.rebuild()
+        await rebuild.restore([waiting("a", 1, 10)])
+        change(path / "hot.db", f"CREATE TRIGGER broken BEFORE INSERT ON waiting {_FAILS}")
+        assert not await succeeds(rebuild.restore([waiting("b", 1, 10), ended("c", 0)]))
+        change(path / "hot.db", "DROP TRIGGER broken")
+        assert await states(state, ["a", "b", "c"]) == ["failed", None, None]
+        await rebuild.restore([waiting("b", 1, 10)])
+        await rebuild.seal({0: 9})
+        killed = image_of(path)
+    async with open_state(killed) as state:
+        assert await state.condition() == (True, "", {0: 9})
+        assert await states(state, ["a", "b", "c"]) == ["failed", "failed", None]
+        assert (await state.statistics(NOW)).waiting == 2
+
+
+async def test_a_rebuild_that_another_reads_beside_is_sealed_all_the_same(path: Path) -> None:
+    await write(path)
+    async with open_state(path) as state:
+        with reading(path / "hot.db"):
+            rebuild = await state.rebuild()
+            await rebuild.restore([waiting("w", 1, 10)])
+            await rebuild.seal({0: 9})
+        killed = image_of(path)
+    async with open_state(killed) as state:
         assert await state.condition() == (True, "", {0: 9})
 
 

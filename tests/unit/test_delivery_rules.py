@@ -19,17 +19,20 @@ from howk.domain.delivery import (
     cancelled_result,
     dead_status,
     is_current,
+    is_retried,
     judge,
     move,
     outline,
     pending_status,
+    retried_status,
     unsent,
     waiting_status,
 )
-from howk.domain.records import Delivery, Result, Target
+from howk.domain.records import Delivery, Result, ResultSketch, Target, encode, reader
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import Rules, read_result, settle, undecodable
 
+read_sketch = reader(ResultSketch)
 POLICY = RetryPolicy(1_000, 60_000, 0.2)
 MOST = 4
 NEW = Standing(1, 0, False)
@@ -385,5 +388,9 @@ def test_the_outline_of_a_result_says_what_its_move_does(
 ) -> None:
     carried = replace(delivery("a", gen), expires_at=expires, retry=policy if own else None)
     made = replace(result("a", "failed", gen), outcome=outcome, delivery=carried, retry_after=retry_after)
-    full, short = move(made, POLICY if own else policy).status, outline(made, POLICY if own else policy)
+    deployment = POLICY if own else policy
+    full, short = move(made, deployment).status, outline(made, deployment)
     assert (short.id, short.scope, short.state, short.held_by) == (full.id, full.scope, full.state, full.held_by)
+    sketch = read_sketch(encode(made))
+    assert is_retried(sketch, deployment) == is_retried(made, deployment)
+    assert not is_retried(sketch, deployment) or retried_status(sketch) == short

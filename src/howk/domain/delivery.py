@@ -11,7 +11,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.endpoints import endpoint_id
-from howk.domain.records import NEWER, VERSION, DeadLetter, Delivery, Outcome, Previous, Result, Waiting
+from howk.domain.records import (
+    NEWER,
+    VERSION,
+    DeadLetter,
+    Delivery,
+    Outcome,
+    Previous,
+    Result,
+    ResultSketch,
+    Waiting,
+)
 from howk.domain.retry import RetryPolicy
 
 DELIVER_AT = "deliver_at"
@@ -119,12 +129,20 @@ def move(result: Result, policy: RetryPolicy, *, marked: bool = False) -> Moved:
 def outline(result: Result, policy: RetryPolicy) -> Status:
     """The status that `move` gives a result, as far as it is counted: its state, and by what it is held. Much the
     quicker for a retry."""
+    return retried_status(result) if is_retried(result, policy) else move(result, policy).status
+
+
+def is_retried(result: Result | ResultSketch, policy: RetryPolicy) -> bool:
+    """Whether `move` surely makes a retry of a result; one that may expire before it is due has to be asked about."""
     delivery = result.delivery
-    if result.outcome == "failed" and delivery is not None and result.attempt < result.max_attempts:
-        latest = result.at + (delivery.retry or policy).longest
-        if not 0 < delivery.expires_at <= latest:
-            return Status(id=result.id, scope=result.scope, state="failed")
-    return move(result, policy).status
+    if result.outcome != "failed" or delivery is None or result.attempt >= result.max_attempts:
+        return False
+    return not 0 < delivery.expires_at <= result.at + (delivery.retry or policy).longest
+
+
+def retried_status(result: Result | ResultSketch) -> Status:
+    """The status of a delivery that is retried after this result, as far as it is counted."""
+    return Status(id=result.id, scope=result.scope, state="failed")
 
 
 def _dead_reason(result: Result) -> str:

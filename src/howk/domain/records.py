@@ -172,6 +172,31 @@ class Result(Struct, frozen=True, omit_defaults=True, kw_only=True):
     settled: bool = False
 
 
+class DeliverySketch(Struct, frozen=True, kw_only=True):
+    """What of a delivery says whether another attempt comes after one that failed."""
+
+    expires_at: int = 0
+    retry: RetryPolicy | None = None
+
+
+class ResultSketch(Struct, frozen=True, kw_only=True):
+    """A `Result` as far as it takes to count it: of many that are read again, most need no more, and reading all of one
+    takes twice as long. Whether the rest can be read it does not say."""
+
+    v: int
+    id: str
+    scope: str
+    outcome: str
+    at: int
+    series: int = 1
+    gen: int = 0
+    attempt: int = 1
+    max_attempts: int = 1
+    created_at: int = 0
+    delivery: DeliverySketch | None = None
+    endpoint: str = ""
+
+
 class Waiting(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A row of `howk.state`: a delivery that waits, as settle last left it. `delivery` is what will be sent next.
 

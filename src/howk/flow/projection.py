@@ -7,16 +7,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from howk.domain.breaker import verdict_of
-from howk.domain.delivery import outline, turn_of
+from howk.domain.delivery import (
+    OF_ENDPOINT,
+    Status,
+    is_retried,
+    outline,
+    retried_status,
+    turn_of,
+    waiting_status,
+)
+from howk.domain.endpoints import endpoint_id
 from howk.domain.errors import Undecodable
-from howk.domain.records import Delivery, EndpointRow, Result, encode, reader
+from howk.domain.records import Delivery, EndpointRow, Result, ResultSketch, Waiting, encode, reader
 from howk.domain.retry import RetryPolicy
 from howk.domain.settlement import COMMANDS, Decided, Rules, read_result, settle
 from howk.domain.windows import DAY
 from howk.ports.log import Entry
 from howk.ports.state import Effect, HotState
 
-_read_whole = reader(Result)
+_read_result = reader(Result)
+_read_sketch = reader(ResultSketch)
 
 
 class Judged(Struct, frozen=True):
@@ -36,18 +46,8 @@ class Judgement(NamedTuple):
 
 async def judge(batch: Sequence[Entry], state: HotState, rules: Rules) -> Judgement:
     """Settle's decisions on a batch of `results`, in order. Raises `NewerRecord` before it has asked anything."""
-    results = [_read(entry) for entry in batch]
+    results = [result_in(entry) for entry in batch]
     return await judge_results(batch, results, state, rules)
-
-
-def _read(entry: Entry) -> Result:
-    if entry.damage:
-        return read_result(entry.value, entry.source, entry.key, entry.at, entry.damage)
-    try:
-        return _read_whole(entry.value)
-    except Undecodable:
-        # Where it stands is put into words only for this: that costs half of what reading does.
-        return read_result(entry.value, entry.source, entry.key, entry.at, entry.damage)
 
 
 async def judge_results(batch: Sequence[Entry], results: Sequence[Result], state: HotState, rules: Rules) -> Judgement:
@@ -87,6 +87,14 @@ def effect_of(item: Judged) -> Effect | None:
     return waiting_effect(effect, waiting.delivery) if waiting else effect
 
 
+def restored(waiting: Waiting) -> Effect:
+    """What a rebuild makes of the row of a delivery that waits."""
+    delivery = waiting.delivery
+    holder = endpoint_id(delivery.scope, delivery.targets[0].endpoint) if waiting.held_by in OF_ENDPOINT else ""
+    record, turn = encode(delivery), turn_of(delivery)
+    return Effect(waiting_status(waiting), waiting.due_at, record, holder, 0, 0, turn, delivery.rank)
+
+
 def waiting_effect(effect: Effect, delivery: Delivery) -> Effect:
     """The effect with the delivery that waits, and its place among those of its ordering key."""
     return replace(effect, record=encode(delivery), turn=turn_of(delivery), rank=delivery.rank)
@@ -97,22 +105,62 @@ def marks_of(items: Sequence[Judged]) -> list[str]:
     return [item.result.id for item in items if item.decided.mark is not None]
 
 
+class Retold(NamedTuple):
+    """Results that are read again after they were settled: those that ended something or need a closer look, and of
+    the others, which a retry came after, what is to be counted."""
+
+    results: list[Result]
+    retried: list[Effect]
+
+
+def retold(batch: Sequence[Entry], policy: RetryPolicy, now: int) -> Retold:
+    """Read results for a rebuild. Raises `NewerRecord`."""
+    since = now - DAY * 1000
+    results: list[Result] = []
+    retried: list[Effect] = []
+    for entry in batch:
+        sketch = _sketch_in(entry)
+        if sketch is None or not is_retried(sketch, policy):
+            results.append(result_in(entry))
+        elif sketch.at > since:
+            retried.append(_counted(retried_status(sketch), sketch))
+    return Retold(results, retried)
+
+
 def counted_again(results: Sequence[Result], policy: RetryPolicy, now: int) -> list[Effect]:
     """What to count of results where the windows were lost and nothing is known of where deliveries stood: each as if
     it had counted. What was sent twice around a kill is then counted twice."""
-    recent = [result for result in results if result.at > now - DAY * 1000 and result.outcome not in COMMANDS]
-    return [
-        Effect(
-            outline(result, policy),
-            endpoint=result.endpoint,
-            at=result.at,
-            accepted_at=_accepted_at(result) if (result.series, result.gen) == (1, 0) else 0,
-        )
-        for result in recent
-    ]
+    since = now - DAY * 1000
+    recent = [result for result in results if result.at > since and result.outcome not in COMMANDS]
+    return [_counted(outline(result, policy), result) for result in recent]
 
 
-def _accepted_at(result: Result) -> int:
+def _counted(status: Status, result: Result | ResultSketch) -> Effect:
+    is_first = result.gen == 0 and result.series == 1
+    return Effect(status, 0, b"", result.endpoint, result.at, _accepted_at(result) if is_first else 0)
+
+
+def result_in(entry: Entry) -> Result:
+    """The result of an entry, or one that says why there is none. Raises `NewerRecord`."""
+    if entry.damage:
+        return read_result(entry.value, entry.source, entry.key, entry.at, entry.damage)
+    try:
+        return _read_result(entry.value)
+    except Undecodable:
+        # Where it stands is put into words only for this: that costs half of what reading does.
+        return read_result(entry.value, entry.source, entry.key, entry.at, "")
+
+
+def _sketch_in(entry: Entry) -> ResultSketch | None:
+    if entry.damage:
+        return None
+    try:
+        return _read_sketch(entry.value)
+    except Undecodable:
+        return None
+
+
+def _accepted_at(result: Result | ResultSketch) -> int:
     # What nobody could read tells no more than when it was met.
     return result.created_at or result.at
 

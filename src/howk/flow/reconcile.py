@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from howk.domain.delivery import (
     CLOCK_STEP,
-    OF_ENDPOINT,
     Status,
     dead_status,
     due_again,
@@ -21,9 +20,8 @@ from howk.domain.delivery import (
     ranked,
     turn_of,
     unsettled_status,
-    waiting_status,
 )
-from howk.domain.endpoints import ENDPOINT_IDS, endpoint_id
+from howk.domain.endpoints import ENDPOINT_IDS
 from howk.domain.errors import NewerRecord, Undecodable
 from howk.domain.records import (
     DEADLETTER,
@@ -39,10 +37,10 @@ from howk.domain.records import (
     Waiting,
     reader,
 )
-from howk.domain.settlement import COMMANDS, Rules, read_result
+from howk.domain.settlement import COMMANDS, Rules
 from howk.flow import journal
 from howk.flow.journal import Journal
-from howk.flow.projection import counted_again, effects_of, judge, marks_of, waiting_effect, watermark_of
+from howk.flow.projection import counted_again, effects_of, judge, marks_of, restored, retold, watermark_of
 from howk.flow.stage import each
 from howk.ports.clock import Clock
 from howk.ports.log import Entry, Place
@@ -187,14 +185,15 @@ class Reconcile:
 
     async def _restore_results(self, rebuild: Rebuild, batch: Sequence[Entry]) -> None:
         self._tell_damage(batch)
-        results = [read_result(entry.value, entry.source, entry.key, entry.at, entry.damage) for entry in batch]
+        policy, now = self._rules.retry, self._clock.now()
+        results, retried = retold(batch, policy, now)
         ends = {result.id: result for result in reversed(results) if result.outcome in ("delivered", "cancelled")}
         known = (await self._state.standing(list(ends))).deliveries
         fresh = [r for r, standing in zip(ends.values(), known, strict=True) if not (standing and standing.ended)]
         # What settle has ended, though a success of another record of it came in before it could say so.
         fresh += [result for result in results if result.settled]
         await rebuild.restore([Effect(move(result, self._rules.retry).status) for result in fresh])
-        await rebuild.count(counted_again(results, self._rules.retry, self._clock.now()))
+        await rebuild.count([*counted_again(results, policy, now), *retried])
 
     def _tell_damage(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
@@ -220,8 +219,9 @@ class Reconcile:
         """Rows of deliveries that wait, and marks of what is to be cancelled."""
         effects: list[Effect] = []
         lost: list[DeadLetter] = []
+        now = self._clock.now()
         for entry in batch:
-            if entry.key.startswith(ENDPOINT_IDS) or entry.key.startswith(journal.MARK):
+            if entry.key.startswith((ENDPOINT_IDS, journal.MARK)):
                 continue
             try:
                 if entry.damage:
@@ -230,9 +230,8 @@ class Reconcile:
             except Undecodable as error:
                 lost.append(self._lost(entry, str(error)))
                 continue
-            waiting = replace(waiting, due_at=due_again(waiting, self._clock.now()))
-            effect = Effect(waiting_status(waiting), waiting.due_at, endpoint=_holder(waiting))
-            effects.append(waiting_effect(effect, waiting.delivery))
+            due = due_again(waiting, now)
+            effects.append(restored(waiting if due == waiting.due_at else replace(waiting, due_at=due)))
         effects += [Effect(dead_status(letter)) for letter in lost]
         # The marks once more: what waits of these is due.
         await rebuild.restore(effects, marks=_marked(batch))
@@ -323,13 +322,6 @@ def _of_endpoints(batch: Sequence[Entry]) -> list[Entry]:
 
 def _marked(batch: Sequence[Entry]) -> list[str]:
     return [entry.key.removeprefix(journal.MARK) for entry in batch if entry.key.startswith(journal.MARK)]
-
-
-def _holder(waiting: Waiting) -> str:
-    delivery = waiting.delivery
-    if waiting.held_by not in OF_ENDPOINT:
-        return ""
-    return endpoint_id(delivery.scope, delivery.targets[0].endpoint)
 
 
 def _deliveries(batch: Sequence[Entry]) -> list[Delivery]:

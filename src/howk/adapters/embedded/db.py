@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -56,8 +56,8 @@ def execute_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Seque
     start = 0
     while start < len(rows):
         part = rows[start : start + _SIZES[-1]]
-        values = [value for row in part for value in row]
-        if len(part) <= _EXACT:
+        values = list(chain.from_iterable(part))
+        if len(part) <= _EXACT or len(part) == _SIZES[-1]:
             connection.execute(_exactly(into, width, len(part), tail), values)
         else:
             size = next(size for size in _SIZES if size >= len(part))
@@ -315,7 +315,8 @@ class Checkpoints:
             with suppress(sqlite3.DatabaseError):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         elif self._moving is None and (self._commits % _LOOK_EVERY == 0 or self._written > self._above):
-            if self._log.stat().st_size > self._above:
+            # A file that is written without one has none.
+            if self._log.exists() and self._log.stat().st_size > self._above:
                 self._begin_to_move()
             else:
                 self._written = 0

@@ -53,6 +53,7 @@ _SCHEMA = (
     "CREATE INDEX keys_at ON keys (at)",
     *windows.SCHEMA,
 )
+_AS_IS = zlib.crc32(b"-")
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _INTO_STATUS = "INSERT INTO status (id, series, gen, state, ended, body, sum)"
 _INTO_WAITING = "REPLACE INTO waiting (id, series, gen, due, lease, token, held, endpoint, record, sum)"
@@ -64,6 +65,7 @@ _OVERWRITE = (
     "ended = excluded.ended, body = excluded.body, sum = excluded.sum"
 )
 
+_NOWHERE = (0, False, 0)
 _READ_AT_OPEN = ("session", "boot", "whole", "valid", "counted")
 _ABOVE_ALL = "\U0010ffff"
 CALLED = -1
@@ -108,8 +110,10 @@ def distrust(path: Path, previous: Run | None, run: Run) -> str:
                 return "it has another format"
             if _tables(connection) != _expected_tables():
                 return "it is damaged (its tables are not what they were)"
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             session, boot, whole, valid, _ = (meta(connection, name) for name in _READ_AT_OPEN)
+            if not valid:
+                return "its rebuild was not finished"
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             watermark(connection)
             keys_reached(connection)
             _look_at_rows(connection)
@@ -170,6 +174,17 @@ def wipe(connection: sqlite3.Connection) -> None:
         connection.execute(f"DELETE FROM {table}")
     windows.wipe(connection)
     set_meta(connection, watermark="{}", counted="{}", keys="{}", valid="")
+
+
+def write_through(connection: sqlite3.Connection) -> None:
+    """From now on what is committed goes to the file at once, which is half of the writing, and a commit that the end
+    of the process cuts off may leave it torn: only for a file that is begun anew then."""
+    connection.execute("PRAGMA journal_mode=MEMORY")
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """From now on what is committed is whole, however the process ends."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def set_meta(connection: sqlite3.Connection, **values: str) -> None:
@@ -309,15 +324,27 @@ def any_turns(connection: sqlite3.Connection) -> bool:
 def restore(connection: sqlite3.Connection, effects: Sequence[Effect]) -> Grown:
     """Write deliveries that are rebuilt, never going back in (series, ended, gen)."""
     ids = [effect.status.id for effect in effects]
-    reached = {id_: (known.series, known.ended, known.gen) for id_, known in standings(connection, ids).items()}
+    known = _known(connection, ids)
+    if not known and len(set(ids)) == len(ids):
+        return store(connection, effects, any_known=False, any_waiting=True)
+    reached = {id_: (standing.series, standing.ended, standing.gen) for id_, standing in known.items()}
     forward: list[Effect] = []
     for effect in effects:
         status = effect.status
         rank = (status.series, status.ended_at > 0, status.gen)
-        if rank >= reached.get(status.id, (0, False, 0)):
+        if rank >= reached.get(status.id, _NOWHERE):
             reached[status.id] = rank
             forward.append(effect)
-    return store(connection, forward, any_known=True, any_waiting=True)
+    return store(connection, forward, any_known=bool(known), any_waiting=True)
+
+
+def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Standing]:
+    """Where these stand; a table is read in the order of its keys, so that most of its rows lie beyond all that was
+    restored so far, which is known without looking for each."""
+    if not ids:
+        return {}
+    some = connection.execute("SELECT 1 FROM status WHERE id >= ? LIMIT 1", (min(ids),)).fetchone()
+    return standings(connection, ids) if some else {}
 
 
 def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_known: bool, any_waiting: bool) -> Grown:
@@ -344,10 +371,10 @@ def store(connection: sqlite3.Connection, effects: Sequence[Effect], *, any_know
 
 def _waiting(effect: Effect) -> tuple[Any, ...]:
     status = effect.status
-    endpoint = effect.endpoint if status.held_by in OF_ENDPOINT else ""
-    packed = _sealed(_pack(effect.record))
-    check = _check_waiting(status.id, status.series, status.gen, effect.due_at, status.held_by, endpoint)
-    return (status.id, status.series, status.gen, effect.due_at, 0, 0, status.held_by, endpoint, packed, check)
+    id_, series, gen, due, held = status.id, status.series, status.gen, effect.due_at, status.held_by
+    endpoint = effect.endpoint if held in OF_ENDPOINT else ""
+    check = _check_waiting(id_, series, gen, due, held, endpoint)
+    return (id_, series, gen, due, 0, 0, held, endpoint, _pack(effect.record), check)
 
 
 def _held(row: tuple[str, str]) -> Held:
@@ -453,13 +480,13 @@ def _list(ids: Sequence[str]) -> str:
 
 
 def _row(status: Status) -> tuple[Any, ...]:
-    columns = (status.id, status.series, status.gen, status.state, status.ended_at)
-    return (*columns, _sealed(_encode(status)), _check_status(*columns))
+    id_, series, gen, state, ended = status.id, status.series, status.gen, status.state, status.ended_at
+    return (id_, series, gen, state, ended, _sealed(_encode(status)), _check_status(id_, series, gen, state, ended))
 
 
-def _sealed(stored: bytes) -> bytes:
-    """With a checksum at the end."""
-    return stored + zlib.crc32(stored).to_bytes(4, "big")
+def _sealed(stored: bytes) -> bytearray:
+    """With a checksum at the end. Of the kinds of bytes, the driver looks for no adapter of this one."""
+    return bytearray().join((stored, zlib.crc32(stored).to_bytes(4, "big")))
 
 
 def _whole(sealed: bytes, table: str) -> bytes:
@@ -468,9 +495,12 @@ def _whole(sealed: bytes, table: str) -> bytes:
     return stored
 
 
-def _pack(record: bytes) -> bytes:
-    worth = _COMPRESS_ABOVE < len(record) <= _COMPRESS_UP_TO
-    return b"z" + zlib.compress(record, 1) if worth else b"-" + record
+def _pack(record: bytes) -> bytearray:
+    """As it is stored, sealed."""
+    if _COMPRESS_ABOVE < len(record) <= _COMPRESS_UP_TO:
+        return _sealed(b"z" + zlib.compress(record, 1))
+    # Put together in one go: most of what is written is this.
+    return bytearray().join((b"-", record, zlib.crc32(record, _AS_IS).to_bytes(4, "big")))
 
 
 def _unpack(stored: bytes) -> bytes:

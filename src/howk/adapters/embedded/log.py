@@ -29,7 +29,8 @@ _MAX_WAITING_BYTES = 256 << 20
 _WAL_BYTES = 32 << 20
 _LARGE = 16 << 10
 _LARGE_IN_ALL = 1 << 20
-_READ_BATCH = 1_000
+# What is restored of it then fills its statements.
+_READ_BATCH = 1_024
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
 
@@ -217,7 +218,7 @@ class EmbeddedLog:
         snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
         self._snapshots.add(snapshot.connection)
         try:
-            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH)):
+            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH, _READ_BYTES)):
                 yield batch
         finally:
             self._snapshots.discard(snapshot.connection)
@@ -242,7 +243,7 @@ class EmbeddedLog:
         del partition
         while start < stop:
             batch = await self._ask(lambda at=start: self._rows(stream, at, _READ_BATCH))
-            kept = [entry for entry in batch if entry.offset < stop]
+            kept = batch if batch and batch[-1].offset < stop else [entry for entry in batch if entry.offset < stop]
             if not kept:
                 return
             yield kept
@@ -253,7 +254,8 @@ class EmbeddedLog:
         size = 0
         with closing(schema.rows_from(self._reader, stream, start)) as found:
             for row in found:
-                entries.extend(entry for entry in rows.unpack(stream, row) if entry.offset >= start)
+                unpacked = rows.unpack(stream, row)
+                entries += unpacked if row[0] >= start else [entry for entry in unpacked if entry.offset >= start]
                 size += len(row[4])
                 if len(entries) >= limit or size >= _READ_BYTES:
                     break

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -447,9 +448,17 @@ def snapshot(path: Path, table: str, prefix: str) -> Snapshot:
     return Snapshot(connection, rows)
 
 
-def next_rows(taken: Snapshot, table: str, limit: int) -> Sequence[Entry]:
-    """The next rows of a snapshot, none at its end. A row that fails its check says so."""
-    return _row_entries(table, taken.rows.fetchmany(limit))
+def next_rows(taken: Snapshot, table: str, limit: int, room: int) -> Sequence[Entry]:
+    """The next rows of a snapshot, none at its end: so many, or what fills `room` bytes. A row that fails its check
+    says so."""
+    rows: list[tuple[str, int, bytes]] = []
+    for row in islice(taken.rows, limit):
+        rows.append(row)
+        # A damaged value may be of any kind.
+        room -= len(row[2]) if isinstance(row[2], bytes) else 0
+        if room <= 0:
+            break
+    return _row_entries(table, rows)
 
 
 def rows_after(connection: sqlite3.Connection, table: str, key: str | None, limit: int) -> Sequence[Entry]:
@@ -470,7 +479,7 @@ def _row_entries(table: str, rows: Sequence[tuple[str, int, bytes]]) -> Sequence
 
 def _holds(key: str, check: int, value: bytes) -> bool:
     # What format 1 wrote is the value's alone.
-    return check in (_check_row(key, value), crc32(value))
+    return check == _check_row(key, value) or check == crc32(value)
 
 
 def _check_row(key: str, value: bytes) -> int:

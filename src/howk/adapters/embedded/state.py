@@ -163,8 +163,6 @@ class EmbeddedState:
         connection = connect(path, pragmas=hot.PRAGMAS)
         if reason:
             hot.create(connection)
-        elif hot.meta(connection, "valid") != "yes":
-            reason = "its rebuild was not finished"
         hot.drop_leases(connection)
         hot.set_meta(connection, session=directory.run.session, boot=directory.run.boot, whole="")
         return cls(path, connection, Condition(not reason, reason, hot.watermark(connection)), keep, clock)
@@ -454,6 +452,9 @@ class EmbeddedState:
         self._valid, self._reason = False, "a rebuild is under way"
         self._write(forget)
         self._rebuilding = True
+        with suppress(sqlite3.OperationalError):
+            # It is begun anew after a crash in any case. Where another reads it, it stays as it is.
+            hot.write_through(self._db)
         self._watermark = {}
         self._ended = self._waiting = 0
         self._oldest = _FOREVER
@@ -486,10 +487,11 @@ class EmbeddedState:
 
         self._noted(self._write(store), endpoints, self._clock.monotonic())
         self._oldest = min([self._oldest, *_ends(effects)])
-        for effect in effects:
-            # Or it would count twice as received until it has an outcome.
-            self._young.pop(effect.status.id)
-        self._unwritten.difference_update([effect.status.id for effect in effects])
+        if len(self._young) or self._unwritten:
+            for effect in effects:
+                # Or it would count twice as received until it has an outcome.
+                self._young.pop(effect.status.id)
+            self._unwritten.difference_update([effect.status.id for effect in effects])
 
     async def count(self, effects: Sequence[Effect], epoch: int) -> None:
         """What happened before a rebuild; see `EmbeddedRebuild`."""
@@ -504,6 +506,7 @@ class EmbeddedState:
             hot.set_watermark(db, watermark)
             hot.set_meta(db, valid="yes")
 
+        self._read(hot.write_ahead)
         self._write(finish)
         self._watermark = dict(watermark)
         self._valid, self._reason = True, ""

@@ -115,9 +115,8 @@ class Windows:
 
     def restore(self, connection: sqlite3.Connection, effects: Sequence[Effect]) -> None:
         """The same for what a rebuild is about to restore; what has had an outcome is counted by that."""
-        begun = [effect.status.id for effect in effects if effect.status.state != "pending"]
-        if self._any_fresh and begun:
-            _forget_fresh(connection, begun)
+        if self._any_fresh:
+            _forget_fresh(connection, [effect.status.id for effect in effects if effect.status.state != "pending"])
         self.hold(connection, [effect.status for effect in effects if effect.status.state == "pending"])
 
     def wiped(self) -> None:
