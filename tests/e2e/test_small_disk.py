@@ -4,8 +4,8 @@ at each step of a delivery's way, howk refuses what it can't write, keeps what i
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,14 @@ class Disks:
 
     def files(self) -> int:
         """How many of the files there are open."""
+        return sum(".db" in target for target in self._open())
+
+    def _open(self) -> Iterator[str]:
         folder = Path(f"/proc/{self._pid}/fd")
-        return sum(".db" in str((folder / name).readlink()) for name in os.listdir(folder))
+        for name in os.listdir(folder):
+            # It may be closed meanwhile.
+            with suppress(FileNotFoundError):
+                yield str((folder / name).readlink())
 
     def fill(self, disk: Path, room: int = 0) -> None:
         """Take all the room but so much."""

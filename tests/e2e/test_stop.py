@@ -10,7 +10,13 @@ from tests.e2e.harness import Howk, Load, Receiver, Reply, Start, envelope, most
 
 pytestmark = pytest.mark.e2e
 
-QUICK = {"HOWK_RETRY_BASE_DELAY": "200ms", "HOWK_RETRY_MAX_ATTEMPTS": "4"}
+QUICK = {
+    "HOWK_RETRY_BASE_DELAY": "200ms",
+    "HOWK_RETRY_MAX_ATTEMPTS": "4",
+    # A fifth of the attempts fails: now and then by chance enough of one endpoint's.
+    "HOWK_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "500ms",
+    "HOWK_CIRCUIT_BREAKER_PROBE_INTERVAL": "500ms",
+}
 
 
 def hangs(_: Start) -> Reply:

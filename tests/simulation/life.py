@@ -282,7 +282,7 @@ class Life:
         world = self.world
         world.trace.step(self.now(), "world", item.what, item.amount or "")
         if item.what == "jump":
-            world.clock_error += item.amount
+            world.step_clock(item.amount)
         elif item.what == "freeze":
             self.loop.freeze(item.amount / 1000)
         elif item.what == "stop":

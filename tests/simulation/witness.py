@@ -159,6 +159,7 @@ class Witness:
     def begin(self, number: int, now: Callable[[], float], wall: Callable[[], int], hot: SimulatedHot) -> None:
         """A life begins. What is known of probes dies with the one before."""
         self.number, self.now, self.wall, self.hot = number, now, wall, hot
+        self._world.begin(now())
         self._probes.clear()
         self._told.clear()
         self._calls.clear()
@@ -485,8 +486,12 @@ class Witness:
             return
         if self.now() < ready_at - _ROUNDING:
             self._accuse(trail, f"rate: it was sent {ready_at - self.now():.3f} s before its token came")
-        # A start after the clock was set back goes by the delay alone.
-        if self._world.furthest < trail.due[gen] and self.now() < trail.rested.get(gen, inf) - _ROUNDING:
+        # A start after the clock was set back goes by the delay alone, and by nothing once it was set right.
+        if (
+            not self._world.corrected
+            and self._world.furthest < trail.due[gen]
+            and self.now() < trail.rested.get(gen, inf) - _ROUNDING
+        ):
             self._accuse(trail, f"it was sent {trail.due[gen] - self._world.furthest} ms before its time")
         trail.attempts.append(attempt)
         before = [life for known, life in trail.sent if known == gen]

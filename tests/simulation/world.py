@@ -192,6 +192,10 @@ class World:
         self.clock_error = 0
         """Milliseconds by which the wall clock is wrong."""
         self.furthest = 0
+        self.behind = False
+        """A life began while the wall clock was behind what it had shown."""
+        self.corrected = False
+        """It has been set ahead since: what that life had put off by it is due at once."""
         self.quiet = False
         """No fault happens any more."""
 
@@ -203,10 +207,18 @@ class World:
         self.furthest = max(self.furthest, now)
         return now
 
+    def begin(self, time: float) -> None:
+        """Another life begins."""
+        self.behind = self.behind or self.wall(time) < self.furthest
+
+    def step_clock(self, amount: int) -> None:
+        """Somebody sets the wall clock."""
+        self.clock_error += amount
+        self.corrected = self.corrected or (self.behind and amount > 0)
+
     def right_clock(self, time: float) -> None:
         """End the error of the wall clock; what it has shown stays in the past."""
-        self.clock_error = 0
-        self.clock_error = max(0, self.furthest - (BEGINNING + round(time * 1000)))
+        self.step_clock(max(0, self.furthest - (BEGINNING + round(time * 1000))) - self.clock_error)
 
     def accuse(self, what: str) -> None:
         """Note that a promise is broken."""
