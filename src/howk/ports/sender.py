@@ -23,6 +23,8 @@ ends the idle connections.
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from msgspec import Struct
+
 Failure = Literal[
     "",
     "invalid_endpoint",
@@ -46,7 +48,7 @@ class Origin(NamedTuple):
     port: int
 
 
-class Call(NamedTuple):
+class Call(Struct, frozen=True):
     """One request. `head` holds the encoded header lines, each ended by CRLF, in the order to send them."""
 
     origin: Origin
@@ -60,7 +62,7 @@ class Call(NamedTuple):
     """The caller's own; comes back with the answer."""
 
 
-class Timings(NamedTuple):
+class Timings(Struct, frozen=True, gc=False):
     """Seconds spent in each phase; 0 for one that did not happen."""
 
     dns: float = 0.0
@@ -70,7 +72,7 @@ class Timings(NamedTuple):
     total: float = 0.0
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """What came of a call. `status` is 0 when no answer came; `failure` and `error` say why.
 
     `headers` are as received, in order, names in lower case; `body` is the first bytes of it, `truncated` when there
