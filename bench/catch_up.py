@@ -8,13 +8,14 @@ from typing import Any
 
 from bench.machine import peak, spent
 from bench.row import Row
-from bench.scale import fill, reached, settings, sizes, started
+from bench.scale import fill, reached, settings, sizes
 from bench.stand import Howk, Stand
 
 FULL_SIZE = 1_000_000
 _RATE = 2_000
 _SLOWEST = 6_000
 _LOOKS = 5
+_POLL = 0.5
 
 
 def measure(options: argparse.Namespace) -> Row:
@@ -36,7 +37,10 @@ def one_size(row: Row, stand: Stand, count: int, rate: float) -> dict[str, Any]:
     options = stand.options
     sink = stand.sink()
     fill(stand, "backlog", "fill", sink.url, count, endpoints=options.endpoints)
-    howk, ready = started(stand)
+    began_at = time.monotonic()
+    # What comes in is taken long before a backlog like this is looked through.
+    howk = stand.howk().serving()
+    serves = time.monotonic() - began_at
     load = stand.load(
         howk.port,
         sink.url,
@@ -48,7 +52,7 @@ def one_size(row: Row, stand: Stand, count: int, rate: float) -> dict[str, Any]:
     )
     load.begin()
     began, first, before = time.monotonic(), sink.counts()["distinct"], spent(howk.pid)
-    left = falling(howk, options.seconds or 5 + count / _SLOWEST)
+    left, ready = falling(howk, options.seconds or 5 + count / _SLOWEST)
     load.end()
     number, took = max(1, sink.counts()["distinct"] - first), time.monotonic() - began
     used = spent(howk.pid).since(before)
@@ -60,7 +64,8 @@ def one_size(row: Row, stand: Stand, count: int, rate: float) -> dict[str, Any]:
     if end["distinct"] != total or end["repeats"]:
         row.problems.append(f"{end['distinct']} of {total} came, {end['repeats']} of them repeated")
     found = {
-        "ready_s": ready,
+        "serves_s": round(serves, 2),
+        "ready_s": round(ready - began_at) if ready else None,
         "left": left,
         "per_second": round(number / took),
         "cpu_us": round(used.total / number * 1e6, 1),
@@ -74,11 +79,15 @@ def one_size(row: Row, stand: Stand, count: int, rate: float) -> dict[str, Any]:
     return found
 
 
-def falling(howk: Howk, seconds: float) -> list[int]:
-    """What waits for its first attempt, now and then."""
+def falling(howk: Howk, seconds: float) -> tuple[list[int], float]:
+    """What waits for its first attempt, now and then, and when all of it had been looked through, 0.0 for not yet."""
     found: list[int] = []
-    for _ in range(_LOOKS):
+    ready, began = 0.0, time.monotonic()
+    for look in range(_LOOKS):
         backlog = howk.backlog()
         found.append(backlog.get("howk.pending", 0) + backlog.get("howk.slow", 0))
-        time.sleep(seconds / _LOOKS)
-    return found
+        while time.monotonic() < began + seconds * (look + 1) / _LOOKS:
+            if not ready and howk.is_ready():
+                ready = time.monotonic()
+            time.sleep(_POLL)
+    return found, ready

@@ -151,14 +151,30 @@ class Howk:
 
     def ready(self, within: float = _READY_WITHIN) -> Self:
         """Returns when it is ready."""
+        return self._until("/ready", within)
+
+    def serving(self, within: float = _READY_WITHIN) -> Self:
+        """Returns when it takes webhooks, though it may not have caught up."""
+        return self._until("/health", within)
+
+    def is_ready(self) -> bool:
+        """Whether it has caught up."""
+        return self._answers("/ready")
+
+    def _until(self, path: str, within: float) -> Self:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline and self._child.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=5):
-                    return self
-            except OSError:
-                time.sleep(0.05)
-        raise SystemExit("howk up did not become ready")
+            if self._answers(path):
+                return self
+            time.sleep(0.05)
+        raise SystemExit(f"howk up did not answer {path} in {within:.0f} s")
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def runs(self) -> bool:
         """Whether the process is still there."""
