@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.machine import peak, resident
 from bench.row import Row
-from bench.scale import drained, fill, settings, sizes, started
+from bench.scale import drained, fill, settings, sizes
 from bench.stand import Stand
 
 FULL_SIZE = 10_000
@@ -38,7 +38,8 @@ def one_size(row: Row, stand: Stand, endpoints: int, rate: float) -> dict[str, A
     # The same number for every size, so that only the number of endpoints differs.
     count = (stand.options.deliveries or FULL_SIZE * _EACH) // endpoints * endpoints
     fill(stand, "backlog", "fill", sink.url, count, endpoints=endpoints, slow=slow)
-    howk, _ = started(stand)
+    # First attempts begin before it says that it is ready.
+    howk = stand.howk().serving()
     found = drained(howk, sink, count - slow * (count // endpoints), row.problems)
     # The first one stays for what is still slow.
     sink = stand.sink()
