@@ -147,14 +147,17 @@ async def test_a_full_log_sends_away_first_who_brings_most_then_everybody_and_op
                 number = next(numbers)
                 said = await send(f"other-{number}", large, number)
             assert said == (503, "log_full")
-            assert (await send("light", b"1")) == (503, "log_full")
 
             async def told() -> bool:
+                # What was refused by the bytes that came since the log was measured may find room once it is again.
+                number = next(numbers)
+                await send(f"other-{number}", large, number)
                 health = await connection.request("GET", "/health/dependencies")
                 return [each["name"] for each in health.json()["dependencies"] if not each["ok"]] == ["log_room"]
 
             await until(told, "the log is measured full")
             assert (await connection.request("GET", "/health/dependencies")).status == 503
+            assert (await send("light", b"1")) == (503, "log_full")
             # What is under way goes on behind the closed door.
             receiver.behave = lambda _: Reply()
             receiver.release()
@@ -164,7 +167,7 @@ async def test_a_full_log_sends_away_first_who_brings_most_then_everybody_and_op
 
             await until(open_again, "there is room again")
         await receiver.wait_for(lambda: receiver.delivered >= set(accepted), "everything accepted is delivered")
-        for event in ("history_shortened", "log_filling", "door_closed", "door_opened"):
+        for event in ("log_filling", "door_closed", "door_opened"):
             await howk.heard(event)
         assert await howk.stop() == 0
     assert {start.id for start in receiver.starts} == set(accepted)
