@@ -19,7 +19,7 @@ from howk.ports.log import Consumer, Entry, Finish, Place, Record
 from howk.ports.telemetry import POISON, STAGE_RETRIES, Meter, Reporter
 
 _MAX_BYTES_IN_HAND = 64 << 20
-_MOST_AT_ONCE = 1_024
+_MOST_AT_ONCE = 256
 _MAX_PAUSE = 10.0
 _OWED_FOR = 0.1
 _FOREVER = 1 << 62
