@@ -1,11 +1,14 @@
 """A row of the log whose place is damaged gets the one that its neighbours leave it."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from howk.adapters.embedded import schema
 from howk.adapters.embedded.rows import Torn, is_whole, pack, placed, unpack
 from howk.ports.log import Record
 
@@ -62,3 +65,17 @@ def test_a_row_without_an_offset_is_told_as_damage_of_the_file() -> None:
     assert not is_whole(row)
     with pytest.raises(Torn, match="no offset"):
         placed(row, 70, 71)
+
+
+def test_the_next_offset_is_known_by_the_last_row_alone_where_the_one_before_it_is_damaged_too() -> None:
+    """As a bit in the head of a page may do it: a column is then missing."""
+    (last,) = pack(7, 5, [Record(STREAM, "k", b"v")] * 3)
+    base, count, at, check, body = last
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"CREATE TABLE {schema.name(STREAM)} (base, count, at, sum, body)")
+        damaged = [(base, count, at, check ^ 1, body), (None, None, at, check, body), (4, None, at, check, body)]
+        for before in damaged[1:]:
+            connection.execute(f"DELETE FROM {schema.name(STREAM)}")
+            for row in (before, damaged[0]):
+                connection.execute(f"INSERT INTO {schema.name(STREAM)} VALUES (?, ?, ?, ?, ?)", row)
+            assert schema.end(connection, STREAM) == 10

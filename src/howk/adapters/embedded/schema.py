@@ -253,7 +253,9 @@ def end(connection: sqlite3.Connection, stream: str) -> int:
         return FIRST_OFFSET
     row: Row = last[0]
     if not is_whole(row):
-        row = placed(row, last[1][0] + last[1][1] if len(last) > 1 else None, None)
+        # One that is damaged as well says nothing of where this one begins.
+        known = len(last) > 1 and is_whole(last[1])
+        row = placed(row, last[1][0] + last[1][1] if known else None, None)
     return row[0] + row[1]
 
 
