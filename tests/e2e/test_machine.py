@@ -2,6 +2,7 @@
 lease, or is killed while it tidies up. It refuses, dies or waits; what was acknowledged is delivered."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
@@ -35,9 +36,12 @@ def limit(howk: Howk, which: int, most: int) -> None:
 
 
 def opened(howk: Howk) -> list[str]:
-    """What its descriptors are."""
-    folder = Path(f"/proc/{howk.pid}/fd")
-    return [str((folder / name).readlink()) for name in os.listdir(folder)]
+    """What its descriptors are; one that is closed between the listing and the look is none."""
+    found: list[str] = []
+    for path in Path(f"/proc/{howk.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(path.readlink()))
+    return found
 
 
 def cpu(howk: Howk) -> float:
