@@ -19,7 +19,6 @@ from howk.ports.log import Consumer, Entry, Finish, Place, Record
 from howk.ports.telemetry import POISON, STAGE_RETRIES, Meter, Reporter
 
 _MAX_BYTES_IN_HAND = 64 << 20
-_MOST_AT_ONCE = 256
 _MAX_PAUSE = 10.0
 _OWED_FOR = 0.1
 _FOREVER = 1 << 62
@@ -74,10 +73,11 @@ class Lane(NamedTuple):
 class Stage:
     """One room's reading of its lanes as one group.
 
-    `window` bounds how many entries are in hand, `appetite` how many more the room wants now. With `one_at_a_time` a
-    batch is durable and settled before the next is read: for a room whose decisions build on the ones before. With
-    `lazy_finish` progress alone, without a record to append, waits for the next append or a tenth of a second: for a
-    room that may be given a record again without harm.
+    `window` bounds how many entries are in hand, `at_once` how many the room is given in one call, during which nothing
+    else of the process may move, and `appetite` how many more it wants now. With `one_at_a_time` a batch is durable and
+    settled before the next is read: for a room whose decisions build on the ones before. With `lazy_finish` progress
+    alone, without a record to append, waits for the next append or a tenth of a second: for a room that may be given a
+    record again without harm.
     """
 
     def __init__(
@@ -90,9 +90,10 @@ class Stage:
         meter: Meter,
         reporter: Reporter,
         *,
+        at_once: int = 256,
         one_at_a_time: bool = False,
         lazy_finish: bool = False,
-        appetite: Callable[[], int] = lambda: _MOST_AT_ONCE,
+        appetite: Callable[[], int] = lambda: _FOREVER,
     ) -> None:
         self.group = group
         self.problem = ""
@@ -100,6 +101,7 @@ class Stage:
         self._lanes = tuple(lanes)
         self._journal = journal
         self._window = window
+        self._at_once = at_once
         self._meter = meter
         self._reporter = reporter
         self._one_at_a_time = one_at_a_time
@@ -272,7 +274,7 @@ class Stage:
         return self._journal.log.consume(lane.stream, self.group, self._wake.set)
 
     async def _fetch(self, consumers: Sequence[Consumer]) -> Sequence[Entry]:
-        free = min(self._window - self._in_hand, self._appetite(), _MOST_AT_ONCE)
+        free = min(self._window - self._in_hand, self._appetite(), self._at_once)
         if free <= 0 or self._bytes_in_hand >= _MAX_BYTES_IN_HAND:
             return ()
         ready = [

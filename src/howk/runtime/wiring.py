@@ -51,6 +51,8 @@ from howk.runtime.keys import open_sealer
 from howk.runtime.settings import Settings, unbuilt_engines
 
 _SETTLE_WINDOW = 1_024
+# What comes to the door meanwhile waits for no more than these to be signed and sent.
+_DELIVER_AT_ONCE = 64
 # A sixteenth of what may wait holds a burst of 500 to one endpoint.
 _MOST_PATIENT = 10_240
 _MOST_PATIENT_BYTES = 24 << 20
@@ -208,6 +210,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
         delivery.max_in_flight + 2 * _MOST_PATIENT,
         meter,
         reporter,
+        at_once=_DELIVER_AT_ONCE,
         appetite=delivering.appetite,
     )
     return House(

@@ -29,8 +29,9 @@ _MAX_WAITING_BYTES = 256 << 20
 _WAL_BYTES = 32 << 20
 _LARGE = 16 << 10
 _LARGE_IN_ALL = 1 << 20
+_READ_BATCH = 256
 # What is restored of it then fills its statements.
-_READ_BATCH = 1_024
+_REPLAY_BATCH = 1_024
 _READ_BYTES = 16 << 20
 _T = TypeVar("_T")
 
@@ -218,7 +219,7 @@ class EmbeddedLog:
         snapshot = await self._ask(lambda: schema.snapshot(self._path, table, prefix))
         self._snapshots.add(snapshot.connection)
         try:
-            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _READ_BATCH, _READ_BYTES)):
+            while batch := await self._ask(lambda: schema.next_rows(snapshot, table, _REPLAY_BATCH, _READ_BYTES)):
                 yield batch
         finally:
             self._snapshots.discard(snapshot.connection)
