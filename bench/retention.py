@@ -74,7 +74,7 @@ def served(row: Row, stand: Stand, howk: Howk, rate: float) -> dict[str, Any]:
         connections=options.connections or 64,
         endpoints=options.endpoints,
         rate=rate,
-        warm=0,
+        warm=2,
         seconds=options.seconds or 10.0,
     )
     load.begin()

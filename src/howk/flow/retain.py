@@ -16,9 +16,9 @@ from howk.ports.log import Place, Space
 from howk.ports.state import HotState
 from howk.ports.telemetry import LOG_BUDGET, LOG_USED, TRIMMED, Meter, Reporter
 
-_AT_ONCE = 8
+_AT_ONCE = 1
 _AT_ONCE_PRESSED = 2
-_MORE = 0.02
+_MORE = 0.01
 _GIVES_BACK = 0.25
 _LOOK = 1.0
 _LOOK_CLOSELY = 0.1

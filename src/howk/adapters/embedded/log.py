@@ -51,11 +51,20 @@ class _Trim(NamedTuple):
     older_than: int | None
 
 
+class _GiveBack(NamedTuple):
+    """Let the file shrink; a job of its own, so that appends may come between it and the trim before."""
+
+    gently: bool
+
+
 class _Probe(NamedTuple):
     """Commit something, to see that it can be done."""
 
 
-def _order(job: "_Append | _Trim | _Probe") -> Collection[Hashable]:
+_Job = _Append | _Trim | _GiveBack | _Probe
+
+
+def _order(job: _Job) -> Collection[Hashable]:
     """What the order of an append is promised by: the keys of its records in their streams."""
     return {(record.stream, record.key) for record in job.records} if isinstance(job, _Append) else ()
 
@@ -94,7 +103,7 @@ class EmbeddedLog:
         self._waiting_bytes = 0
         self._closed = False
         self._checkpoints = Checkpoints(path, _WAL_BYTES)
-        self._committer: Committer[_Append | _Trim | _Probe, _Outcome] = Committer(
+        self._committer: Committer[_Job, _Outcome] = Committer(
             "log", self._commit, before_answer=self._publish, order=_order
         )
 
@@ -125,7 +134,7 @@ class EmbeddedLog:
         finally:
             self._waiting_bytes -= size
 
-    def _commit(self, jobs: list[_Append | _Trim | _Probe]) -> list[_Outcome]:
+    def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
         added: Added = {}
         tables: Tables = {}
         finished: dict[tuple[str, Place], Finished] = {}
@@ -147,7 +156,7 @@ class EmbeddedLog:
         self._checkpoints.after_commit(self._writer, sum([job.size for job in jobs if isinstance(job, _Append)]))
         return [_Outcome(answer, {} if i else added, {} if i else tables, at) for i, answer in enumerate(answers)]
 
-    def _write(self, jobs: list[_Append | _Trim | _Probe], letters: list[schema.Letter]) -> list[int]:
+    def _write(self, jobs: list[_Job], letters: list[schema.Letter]) -> list[int]:
         if all(isinstance(job, _Append) for job in jobs):
             schema.write(self._writer, letters)
             return [0] * len(jobs)
@@ -157,10 +166,11 @@ class EmbeddedLog:
             if any(isinstance(job, _Probe) for job in jobs):
                 schema.touch(self._writer)
             schema.write(self._writer, letters)
-        if any(isinstance(job, _Trim) for job in jobs):
-            # What was committed stands, whatever becomes of this.
-            with suppress(sqlite3.DatabaseError):
-                schema.give_back(self._writer)
+        for job in jobs:
+            if isinstance(job, _GiveBack):
+                # What was committed stands, whatever becomes of this.
+                with suppress(sqlite3.DatabaseError):
+                    schema.give_back(self._writer, gently=job.gently)
         return answers
 
     def _gather(self, records: Sequence[Record], added: Added, tables: Tables) -> None:
@@ -272,7 +282,9 @@ class EmbeddedLog:
 
     async def trim(self, stream: str, partition: int, before: int, older_than: int | None = None) -> int:
         del partition
-        return (await self._committer.submit(_Trim(stream, before, older_than))).answer
+        first = (await self._committer.submit(_Trim(stream, before, older_than))).answer
+        await self._committer.submit(_GiveBack(gently=older_than is not None))
+        return first
 
     async def space(self) -> Space:
         return await self._ask(self._space)

@@ -23,9 +23,11 @@ TABLES = ("howk.state", "howk.control")
 FIRST_OFFSET = 0
 _TRIM_ROWS = 512
 _TRIM_BYTES = 2 << 20
+_TRIM_BYTES_OF_AGE = 256 << 10
 _SPARE_BYTES = 8 << 20
 _SPARE_SHARE = 2
 _GIVE_BACK_BYTES = 1 << 20
+_GIVE_BACK_BYTES_OF_AGE = 512 << 10
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file may raise: SQLite's message may quote what is no text."""
 _OF_ROW = "base, count, at, sum, body"
@@ -314,16 +316,17 @@ def _end_before(connection: sqlite3.Connection, table: str, base: int) -> int | 
 
 def trim(connection: sqlite3.Connection, stream: str, before: int, older_than: int | None) -> int:
     """Drop whole rows below `before` that were written before `older_than`, a bounded part, never the newest: it is
-    what the next offset is known by."""
+    what the next offset is known by. What goes by its age alone goes in small parts: nobody waits for its room, but
+    others do for the writer."""
     if (last := _last_to_trim(connection, stream, before, older_than)) is not None:
         connection.execute(f"DELETE FROM {name(stream)} WHERE base <= ?", (last,))
     return first(connection, stream)
 
 
-def give_back(connection: sqlite3.Connection) -> None:
+def give_back(connection: sqlite3.Connection, *, gently: bool) -> None:
     """Let the file shrink by a bounded part of what it holds without use. Outside a transaction."""
     held = pages(connection)
-    if most := min(held.excess, _GIVE_BACK_BYTES) // held.page:
+    if most := min(held.excess, _GIVE_BACK_BYTES_OF_AGE if gently else _GIVE_BACK_BYTES) // held.page:
         # It frees a page a step and has no columns: only a script is stepped to its end.
         connection.executescript(f"PRAGMA incremental_vacuum({most})")
 
@@ -333,6 +336,7 @@ def _last_to_trim(connection: sqlite3.Connection, stream: str, before: int, olde
     table = name(stream)
     last: int | None = None
     size = 0
+    most = _TRIM_BYTES if older_than is None else _TRIM_BYTES_OF_AGE
     with closing(
         connection.execute(
             f"SELECT base, base + count, at, length(body) FROM {table} "
@@ -340,7 +344,7 @@ def _last_to_trim(connection: sqlite3.Connection, stream: str, before: int, olde
         )
     ) as found:
         for base, end_, at, length in found:
-            if end_ > before or size >= _TRIM_BYTES or (older_than is not None and at >= older_than):
+            if end_ > before or size >= most or (older_than is not None and at >= older_than):
                 break
             last = base
             size += length
