@@ -49,7 +49,7 @@ from howk.ports.state import (
     Statistics,
 )
 
-_PRUNE_AT_ONCE = 2_000
+_PRUNE_AT_ONCE = 64
 _FOREVER = 1 << 62
 _WRITTEN_AT_CLOSE = 16_384
 _MOST_KNOWN = 16_384
@@ -336,14 +336,15 @@ class EmbeddedState:
         return _Marks(on, list(off))
 
     def _pruned(self, db: sqlite3.Connection, grown: hot.Grown, now: int) -> tuple[list[str], int]:
-        """Drop what is over the bound or too old, and say since when there are ends; the file is not asked where
-        nothing can be to drop."""
-        over = min(self._ended + grown.ended - self._keep.most, _PRUNE_AT_ONCE)
+        """Drop some of what is over the bound or too old, more than has come, and say since when there are ends; the
+        file is not asked where nothing can be to drop."""
+        most = _PRUNE_AT_ONCE + 2 * len(grown.stored)
+        over = min(self._ended + grown.ended - self._keep.most, most)
         gone = hot.prune(db, _FOREVER, over) if over > 0 else []
         before = now - self._keep.ttl
         oldest = min([self._oldest, *_ends(grown.stored)])
         if oldest < before:
-            gone += hot.prune(db, before, _PRUNE_AT_ONCE)
+            gone += hot.prune(db, before, most)
         return gone, (hot.oldest_end(db) or _FOREVER) if gone or oldest < before else oldest
 
     def _noted(self, stored: _Stored, endpoints: Sequence[EndpointRow], clock: float) -> None:
