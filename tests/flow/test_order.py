@@ -135,8 +135,8 @@ async def test_the_order_holds_across_a_restart(tmp_path: Path, lost: bool, park
             assert receiver.total == 1
             receiver.status = 200
             clock.advance(10_000)
-            for id_ in ids:
-                assert (await corridor.ended(id_)).state == "delivered"
+            # One that was put aside may come back behind those in the room that wait for it, until these are put aside.
+            await corridor.delivered_in_time(ids)
         assert _first_successes(receiver.captured) == ids
 
 
