@@ -37,7 +37,7 @@ def contents(data: Path) -> Contents:
 
 
 def outcomes(data: Path) -> set[tuple[str, int]]:
-    """The attempts whose outcome is in the log that a killed process has left, which stays as it is; by id and number."""
+    """The attempts, by id and number, whose outcome is in the log that a killed process has left; it stays as it is."""
     with TemporaryDirectory() as folder:
         for path in data.glob("log.db*"):
             copy(path, folder)
