@@ -260,7 +260,7 @@ async def test_the_clock_of_a_replaced_call_runs_on(stage: Stage) -> None:
     (answer,) = await answers.all(1)
     await until(lambda: bool(in_time))
     assert answer.failure == "timeout"
-    assert 0.7 <= answer.timings.total
+    assert answer.timings.total >= 0.7
     assert (in_time, sender.stale_retries) == ([True], 1)
 
 
