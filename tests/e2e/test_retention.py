@@ -77,7 +77,8 @@ async def test_files_stay_bounded_under_a_stream_of_many_times_what_the_log_may_
     assert receiver.repeated() == {}
     # What howk itself writes between two looks, and what is on its way to the file, is beyond the budget.
     assert sizes.most["log.db"] < 2 * BUDGET, sizes
-    assert sizes.most["log.db-wal"] < 96 * MIB, sizes
+    # Four times what it is moved at, where the disk is slow, and what comes while it is moved.
+    assert sizes.most["log.db-wal"] < 160 * MIB, sizes
     assert sizes.most["hot.db"] + sizes.most["hot.db-wal"] < 128 * MIB, sizes
 
 
