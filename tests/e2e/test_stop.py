@@ -100,7 +100,9 @@ async def test_a_restart_delivers_a_backlog_of_thousands(tmp_path: Path, end: st
 
 
 async def test_a_receiver_that_was_down_over_a_restart_gets_everything(tmp_path: Path) -> None:
-    async with Receiver() as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "300ms"}) as howk:
+    # However long it is down, no breaker holds anything for longer than that.
+    settings = {"HOWK_RETRY_BASE_DELAY": "300ms", "HOWK_CIRCUIT_BREAKER_FAILURE_THRESHOLD": "1000"}
+    async with Receiver() as receiver, Howk(tmp_path, settings) as howk:
         await receiver.close()
         ids = [id_ for n in range(4) for id_ in await howk.enqueue_batch(items(receiver, 500, f"/{n}/"))]
         await howk.reach(ids, "failed")
