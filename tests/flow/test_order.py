@@ -85,6 +85,25 @@ async def test_while_one_fails_those_behind_it_wait_and_other_keys_and_endpoints
         assert [got.id for got in receiver.captured if got.id in behind] == behind
 
 
+async def test_what_comes_back_does_not_wait_for_those_after_it_that_wait_in_the_room(tmp_path: Path) -> None:
+    """Or each would wait until these are put aside, and a key whose deliveries come faster would never catch up."""
+    async with Receiver(status=503) as receiver, running(tmp_path, **_RULES) as corridor:
+        ids = await _send(corridor, receiver.url, 4)
+        await corridor.failed(ids[0], attempts=1)
+        await corridor.taken()
+        corridor.clock.advance(2_500)
+        for id_ in ids[1:]:
+            await corridor.until(id_, lambda s: s.held_by == "order")
+        corridor.clock.advance(7_400)
+        ids += await _send(corridor, receiver.url, 3)
+        await corridor.taken()
+        receiver.status = 200
+        corridor.clock.advance(100)
+        for id_ in ids:
+            assert (await corridor.ended(id_)).state == "delivered"
+        assert [got.id for got in receiver.captured] == [ids[0], *ids]
+
+
 async def test_those_behind_a_delivery_that_dies_go_on(tmp_path: Path) -> None:
     async with Receiver(status=404) as receiver, running(tmp_path, **_RULES) as corridor:
         ids = await _send(corridor, receiver.url, 5)
