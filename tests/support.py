@@ -9,7 +9,9 @@ from typing import Any
 from msgspec import Raw
 
 from howk.domain.delivery import Status
+from howk.domain.records import PENDING
 from howk.flow.ingest import Enqueue
+from howk.ports.log import Record
 from howk.ports.telemetry import Attempt, Event, Level
 from howk.runtime.declaring import build
 from howk.runtime.door import Trust
@@ -93,6 +95,24 @@ class Corridor:
     async def failed(self, webhook_id: str, attempts: int) -> Status:
         """Waiting for a retry after this many attempts."""
         return await self.until(webhook_id, lambda s: s.state == "failed" and s.attempts == attempts)
+
+    async def taken(self) -> None:
+        """Everything that was accepted so far is in deliver's hands: how long it waits there counts from now on."""
+        log = self.engines.log
+        await log.append([Record(PENDING, "app/the last", b"?")])
+        ((place, (_, stop)),) = (await log.bounds(PENDING)).items()
+        # One that nobody can read ends without a call, and behind those before it.
+        await self.ended(f"{PENDING}/{place.partition}/{stop - 1}")
+
+    async def delivered_in_time(self, ids: Sequence[str], every: Callable[[], None] = lambda: None) -> None:
+        """All of these are delivered while the clock goes on, as fast as the rooms get to see it; `every` looks on
+        before each second."""
+        async with asyncio.timeout(DEADLINE):
+            while not all(status and status.ended_at for status in await self.engines.state.status(ids)):
+                every()
+                self.clock.advance(1_000)
+                await asyncio.sleep(0.02)
+        assert {status.state for status in await self.engines.state.status(ids) if status} == {"delivered"}
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -105,6 +106,7 @@ class Howk:
         self.port = 0
         self.up = asyncio.Event()
         self._doors = 0
+        self._killed = False
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
 
@@ -155,9 +157,10 @@ class Howk:
             stderr=asyncio.subprocess.PIPE,
         )
         self._doors = len(self.said("started"))
+        self._killed = False
         self._readers = [
-            asyncio.create_task(_each_line(process.stderr, self._note)),
-            asyncio.create_task(_each_line(process.stdout, self.printed.append)),
+            asyncio.create_task(self._each_line(process.stderr, self._note)),
+            asyncio.create_task(self._each_line(process.stdout, self.printed.append)),
         ]
 
     async def opened(self) -> None:
@@ -174,6 +177,13 @@ class Howk:
                 return (await connection.request("GET", "/ready")).status == 200
 
             await until(said, "howk is ready")
+
+    async def _each_line(self, stream: asyncio.StreamReader | None, act: Callable[[str], None]) -> None:
+        assert stream is not None
+        while line := await stream.readline():
+            # What a kill has cut off was not said.
+            if line.endswith(b"\n") or not self._killed:
+                act(line.decode(errors="replace").rstrip("\n"))
 
     def _note(self, line: str) -> None:
         try:
@@ -193,6 +203,9 @@ class Howk:
         """The line of an event, once it has been said so often."""
 
         async def enough() -> bool:
+            if not self.running:
+                # What it said last may be unread when its end is known.
+                await asyncio.gather(*self._readers)
             assert self.running or len(self.said(event)) >= times, f"howk ended without saying {event}: {self.lines}"
             return len(self.said(event)) >= times
 
@@ -203,6 +216,7 @@ class Howk:
         """Send a signal."""
         assert self._process is not None
         if number == signal.SIGKILL:
+            self._killed = True
             self.up.clear()
         self._process.send_signal(number)
 
@@ -281,12 +295,6 @@ class Howk:
         return found
 
 
-async def _each_line(stream: asyncio.StreamReader | None, act: Callable[[str], None]) -> None:
-    assert stream is not None
-    while line := await stream.readline():
-        act(line.decode(errors="replace").rstrip("\n"))
-
-
 def envelope(endpoint: str, payload: bytes, **fields: object) -> bytes:
     """A request's body; the payload is spliced in as it was written."""
     return json.dumps({"endpoint": endpoint, **fields}).encode()[:-1] + b', "payload": ' + payload + b"}"
@@ -359,6 +367,7 @@ class Receiver:
         self._hanging: list[Callable[[Reply], None]] = []
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -366,17 +375,26 @@ class Receiver:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+        assert self._place is not None
+        self._place.close()
 
     async def open(self) -> None:
         """Listen, on the port of the last time."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Link(self), self.host, self.port, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
+        if self._place is not None:
+            self._place.close()
 
     async def close(self) -> None:
-        """Listen no more and cut what is open."""
+        """Listen no more and cut what is open. Calls are refused, and nobody else gets the port."""
         assert self._server is not None
         self._server.close()
+        if self._place is not None:
+            self._place.close()
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind((self.host, self.port))
         for link in list(self._links):
             link.transport.abort()
         await self.deserted()
@@ -387,8 +405,8 @@ class Receiver:
 
     async def deserted(self) -> None:
         """Returns when no connection is left, not even one that waits to be accepted."""
-        # One turn of the loop accepts all that wait; the next ones read what they sent.
-        for _ in range(3):
+        # One turn of the loop accepts all that wait, two more make links of them; the next ones read what they sent.
+        for _ in range(6):
             await asyncio.sleep(0)
         await self.wait_for(lambda: not self._links, "every connection ends")
 

@@ -30,6 +30,8 @@ async def test_a_cancel_holds_after_a_kill_at_the_moment_of_its_answer(tmp_path:
             await howk.reach([cancelled, other], "failed")
             answer = await _post(howk, f"/webhooks/{cancelled}:cancel")
             await howk.kill()
+            # What it had sent is read to its end.
+            await receiver.deserted()
             made = len(receiver.of(cancelled))
             assert (answer.status, answer.json()["status"]) == (202, "cancelling")
             await howk.start()

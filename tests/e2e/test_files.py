@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.harness import Howk, Receiver, Reply
+from tests.e2e.wall_clock import WallClock
 
 pytestmark = pytest.mark.e2e
 
@@ -62,6 +63,11 @@ REBUILT = [
 ]
 
 
+LATER = 3600.0
+"""Seconds until a retry, by a clock that the tests set: none comes before they want it."""
+PATIENT = {"HOWK_RETRY_BASE_DELAY": f"{LATER:g}s", "HOWK_RETRY_JITTER": "0"}
+
+
 async def left_behind(howk: Howk, receiver: Receiver, *, killed: bool) -> list[str]:
     """What is delivered and what waits when it is stopped or killed."""
     done = [await howk.enqueue(receiver.url("/good")) for _ in range(3)]
@@ -92,7 +98,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
         async with Receiver(at_the_second) as receiver:
             for killed in (False, True):
                 home = tmp_path_factory.mktemp("left")
-                async with Howk(home, {"HOWK_RETRY_BASE_DELAY": "1h"}) as howk:
+                async with Howk(home, PATIENT) as howk:
                     await left_behind(howk, receiver, killed=False)
                     if killed:
                         await howk.start()
@@ -121,14 +127,16 @@ async def test_a_log_that_lost_something_is_refused_in_words_each_time(
 
 @pytest.mark.parametrize(("name", "spoil", "killed"), REBUILT)
 async def test_what_the_log_can_tell_again_is_made_anew(tmp_path: Path, name: str, spoil: Spoil, killed: bool) -> None:
-    other = Howk(tmp_path / "other")
+    clock = WallClock(tmp_path / "clock")
+    other = Howk(tmp_path / "other", PATIENT)
     other.home.mkdir()
-    async with Receiver(at_the_second) as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "1s"}) as howk:
+    async with Receiver(at_the_second) as receiver, Howk(tmp_path, PATIENT | clock.settings) as howk:
         if name.endswith("of another hot state"):
             async with other:
                 await left_behind(other, receiver, killed=True)
         waiting = await left_behind(howk, receiver, killed=killed)
         spoil(howk.data_dir)
+        clock.set(LATER)
         await howk.start()
         await howk.reach(waiting, "delivered")
         assert await howk.stop() == 0
@@ -136,12 +144,11 @@ async def test_what_the_log_can_tell_again_is_made_anew(tmp_path: Path, name: st
 
 async def test_the_write_ahead_log_of_another_directory_is_not_taken_for_this_ones(tmp_path: Path) -> None:
     async with Receiver(at_the_second) as receiver:
-        settings = {"HOWK_RETRY_BASE_DELAY": "1h"}
         for name in ("one", "other"):
             (tmp_path / name).mkdir()
-            async with Howk(tmp_path / name, settings) as howk:
+            async with Howk(tmp_path / name, PATIENT) as howk:
                 await left_behind(howk, receiver, killed=True)
-        howk = Howk(tmp_path / "one", settings)
+        howk = Howk(tmp_path / "one", PATIENT)
         shutil.copy(tmp_path / "other/data/log.db-wal", howk.data_dir / "log.db-wal")
         await howk.launch()
         assert await howk.ended() == 1
@@ -151,7 +158,8 @@ async def test_the_write_ahead_log_of_another_directory_is_not_taken_for_this_on
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs a mount of its own")
 async def test_a_read_only_file_system_is_refused_in_words_and_left_as_it_is(tmp_path: Path) -> None:
-    async with Receiver(at_the_second) as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "1s"}) as howk:
+    clock = WallClock(tmp_path / "clock")
+    async with Receiver(at_the_second) as receiver, Howk(tmp_path, PATIENT | clock.settings) as howk:
         waiting = await left_behind(howk, receiver, killed=False)
         data = howk.data_dir
         read_only = (
@@ -168,13 +176,15 @@ async def test_a_read_only_file_system_is_refused_in_words_and_left_as_it_is(tmp
         assert await howk.ended() == 1
         assert "permissions" in howk.lines[-1]["message"]
         assert howk.complaints() == []
+        clock.set(LATER)
         await howk.start()
         await howk.reach(waiting, "delivered")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
 async def test_files_that_may_not_be_written_are_refused_in_words(tmp_path: Path) -> None:
-    async with Receiver(at_the_second) as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "1s"}) as howk:
+    clock = WallClock(tmp_path / "clock")
+    async with Receiver(at_the_second) as receiver, Howk(tmp_path, PATIENT | clock.settings) as howk:
         waiting = await left_behind(howk, receiver, killed=False)
         # Root is only bound by the modes of files without this right.
         under = (
@@ -190,5 +200,6 @@ async def test_files_that_may_not_be_written_are_refused_in_words(tmp_path: Path
             assert code == 1, name
             assert "permissions" in howk.lines[-1]["message"] or "may write" in howk.lines[-1]["message"], name
         assert howk.complaints() == []
+        clock.set(LATER)
         await howk.start()
         await howk.reach(waiting, "delivered")

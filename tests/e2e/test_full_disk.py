@@ -22,7 +22,8 @@ def _limit(howk: Howk, size: int) -> None:
 
 
 async def test_a_full_disk_refuses_loses_nothing_and_is_over_by_itself(tmp_path: Path) -> None:
-    async with Receiver(lambda _: Reply(0)) as receiver, Howk(tmp_path) as howk:
+    settings = {"HOWK_DELIVERY_TIMEOUT": "10m"}
+    async with Receiver(lambda _: Reply(0)) as receiver, Howk(tmp_path, settings) as howk:
         held = await howk.enqueue(receiver.url())
         await receiver.wait_for(lambda: receiver.in_flight == 1, "an attempt is under way")
         _limit(howk, (howk.data_dir / "log.db-wal").stat().st_size + _ROOM)
@@ -65,7 +66,7 @@ async def test_a_full_disk_refuses_loses_nothing_and_is_over_by_itself(tmp_path:
 
 
 async def test_howk_stops_on_a_full_disk_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    settings = {"HOWK_DELIVERY_DRAIN": "1s"}
+    settings = {"HOWK_DELIVERY_DRAIN": "1s", "HOWK_DELIVERY_TIMEOUT": "10m"}
     async with Receiver(lambda _: Reply(0)) as receiver, Howk(tmp_path, settings) as howk:
         webhook_id = await howk.enqueue(receiver.url())
         await receiver.wait_for(lambda: receiver.in_flight == 1, "an attempt is under way")

@@ -28,9 +28,9 @@ async def test_the_command_that_howk_prints_delivers_a_first_webhook_to_its_rece
     try:
 
         async def greeted() -> bool:
-            return any("receiver listens at" in line for line in howk.printed)
+            return all(any(said in line for line in howk.printed) for said in ("receiver listens at", " send "))
 
-        await until(greeted, "the receiver listens")
+        await until(greeted, "the receiver listens, and it is said what to send to it")
         [command] = [line.strip() for line in howk.printed if " send " in line]
         shell = await asyncio.create_subprocess_shell(
             command,

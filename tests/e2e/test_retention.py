@@ -4,6 +4,7 @@ records loses nothing, and a log full of what has not ended closes the door unti
 import asyncio
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -40,7 +41,9 @@ class _Sizes(NamedTuple):
 
     def look(self, howk: Howk) -> None:
         for path in howk.data_dir.glob("*.db*"):
-            self.most[path.name] = max(self.most[path.name], path.stat().st_size)
+            # It may be gone meanwhile.
+            with suppress(FileNotFoundError):
+                self.most[path.name] = max(self.most[path.name], path.stat().st_size)
 
 
 async def _stream(howk: Howk, receiver: Receiver, many: int, sizes: _Sizes) -> set[str]:
@@ -74,7 +77,8 @@ async def test_files_stay_bounded_under_a_stream_of_many_times_what_the_log_may_
     assert receiver.repeated() == {}
     # What howk itself writes between two looks, and what is on its way to the file, is beyond the budget.
     assert sizes.most["log.db"] < 2 * BUDGET, sizes
-    assert sizes.most["log.db-wal"] < 96 * MIB, sizes
+    # Four times what it is moved at, where the disk is slow, and what comes while it is moved.
+    assert sizes.most["log.db-wal"] < 160 * MIB, sizes
     assert sizes.most["hot.db"] + sizes.most["hot.db-wal"] < 128 * MIB, sizes
 
 
@@ -96,9 +100,13 @@ async def test_kills_in_the_midst_of_retention_lose_nothing(tmp_path: Path) -> N
         )
         recent = list(load.ledger)[-200:]
         statuses = await howk.reach(recent, "delivered", "dead")
-        metrics = await _metrics(howk)
+
+        async def trimmed() -> bool:
+            return (await _metrics(howk))["howk_log_trimmed_records_total"] > 0
+
+        # The last process may have ended everything before it looked for the first time.
+        await until(trimmed, "what is old is dropped")
         assert await howk.stop() == 0
-    assert metrics["howk_log_trimmed_records_total"] > 0
     assert len(load.ledger) > 500
     assert {id_: s for id_, s in statuses.items() if (s["state"] == "delivered") != (id_ in receiver.delivered)} == {}
     assert set(load.refused) <= {503}, load.refused
@@ -123,7 +131,8 @@ async def _metrics(howk: Howk) -> Counter[str]:
 
 
 async def test_a_full_log_sends_away_first_who_brings_most_then_everybody_and_opens_by_itself(tmp_path: Path) -> None:
-    async with Receiver(lambda _: Reply(0)) as receiver, Howk(tmp_path, SETTINGS) as howk:
+    settings = SETTINGS | {"HOWK_DELIVERY_TIMEOUT": "10m"}
+    async with Receiver(lambda _: Reply(0)) as receiver, Howk(tmp_path, settings) as howk:
         async with connected(howk.port) as connection:
 
             async def send(config: str, payload: bytes, number: int = 0) -> tuple[int, str]:

@@ -15,8 +15,8 @@ SETTINGS = {"HOWK_RETRY_BASE_DELAY": "100ms", "HOWK_RETRY_JITTER": "0", "HOWK_DE
 class Part(Howk):
     """Some roles on the data directory that tests share."""
 
-    def __init__(self, home: Path, *roles: str) -> None:
-        super().__init__(home, SETTINGS)
+    def __init__(self, home: Path, *roles: str, **settings: str) -> None:
+        super().__init__(home, SETTINGS | settings)
         self.roles = roles
 
     def command(self, *arguments: str) -> list[str]:
@@ -89,7 +89,9 @@ async def test_the_reconciler_rebuilds_hot_state_that_was_deleted_and_ends(tmp_p
     def behave(start: object) -> Reply:
         return Reply(500 if getattr(start, "target", "") == "/fails" else 200)
 
-    async with Receiver(behave) as receiver, Part(tmp_path, "run", "api", "worker") as both:
+    # No retry comes after its status was asked for.
+    patient = {"HOWK_RETRY_BASE_DELAY": "1h"}
+    async with Receiver(behave) as receiver, Part(tmp_path, "run", "api", "worker", **patient) as both:
         good = [await both.enqueue(receiver.url("/hook")) for _ in range(5)]
         failing = await both.enqueue(receiver.url("/fails"))
         await both.reach(good, "delivered")

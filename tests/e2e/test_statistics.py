@@ -11,7 +11,11 @@ pytestmark = pytest.mark.e2e
 
 PENDING = 50
 DELIVERED = 400
-SETTINGS = {"HOWK_RETRY_BASE_DELAY": "1h", "HOWK_DELIVERY_MAX_IN_FLIGHT": str(PENDING // 2)}
+SETTINGS = {
+    "HOWK_RETRY_BASE_DELAY": "1h",
+    "HOWK_DELIVERY_MAX_IN_FLIGHT": str(PENDING // 2),
+    "HOWK_DELIVERY_TIMEOUT": "10m",
+}
 
 
 def behave(start: Start) -> Reply:

@@ -19,6 +19,9 @@ QUICK = {
 }
 
 
+PATIENT = {"HOWK_DELIVERY_DRAIN": "1s", "HOWK_DELIVERY_TIMEOUT": "10m"}
+
+
 def hangs(_: Start) -> Reply:
     return Reply(0)
 
@@ -37,7 +40,7 @@ async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(tmp_path: Pa
                 so_far = len(receiver.starts)
                 await receiver.wait_for(lambda so_far=so_far: len(receiver.starts) > so_far + 400, "the load runs")
                 await asyncio.sleep(chance.uniform(0, 0.3))
-                assert receiver.in_flight > 0
+                await receiver.wait_for(lambda: receiver.in_flight > 0, "something is under way")
                 assert await howk.stop() == 0
                 await howk.start()
         statuses = await howk.reach(load.ledger, "delivered", "dead")
@@ -50,7 +53,7 @@ async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(tmp_path: Pa
 
 
 async def test_a_second_signal_aborts_and_says_how_many_attempts_were_cut(tmp_path: Path) -> None:
-    async with Receiver(hangs) as receiver, Howk(tmp_path) as howk:
+    async with Receiver(hangs) as receiver, Howk(tmp_path, {"HOWK_DELIVERY_TIMEOUT": "10m"}) as howk:
         ids = await howk.enqueue_batch(items(receiver, 30))
         await receiver.wait_for(lambda: receiver.in_flight == 30, "all are under way")
         howk.signal(signal.SIGTERM)
@@ -66,7 +69,7 @@ async def test_a_second_signal_aborts_and_says_how_many_attempts_were_cut(tmp_pa
 
 
 async def test_what_outlasts_the_drain_is_cut_said_and_sent_again_at_the_next_start(tmp_path: Path) -> None:
-    async with Receiver() as receiver, Howk(tmp_path, {"HOWK_DELIVERY_DRAIN": "1s"}) as howk:
+    async with Receiver() as receiver, Howk(tmp_path, PATIENT) as howk:
         good = await howk.enqueue_batch(items(receiver, 20))
         await howk.reach(good, "delivered")
         receiver.behave = hangs
@@ -83,7 +86,7 @@ async def test_what_outlasts_the_drain_is_cut_said_and_sent_again_at_the_next_st
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 async def test_a_restart_delivers_a_backlog_of_thousands(tmp_path: Path, end: str) -> None:
-    settings = {"HOWK_DELIVERY_DRAIN": "0s", "HOWK_DELIVERY_MAX_IN_FLIGHT": "50"}
+    settings = {"HOWK_DELIVERY_DRAIN": "0s", "HOWK_DELIVERY_MAX_IN_FLIGHT": "50", "HOWK_DELIVERY_TIMEOUT": "10m"}
     async with Receiver(hangs) as receiver, Howk(tmp_path, settings) as howk:
         ids = [id_ for _ in range(5) for id_ in await howk.enqueue_batch(items(receiver, 500))]
         await receiver.wait_for(lambda: receiver.in_flight == 50, "as many are under way as may be")
@@ -97,7 +100,9 @@ async def test_a_restart_delivers_a_backlog_of_thousands(tmp_path: Path, end: st
 
 
 async def test_a_receiver_that_was_down_over_a_restart_gets_everything(tmp_path: Path) -> None:
-    async with Receiver() as receiver, Howk(tmp_path, {"HOWK_RETRY_BASE_DELAY": "300ms"}) as howk:
+    # However long it is down, no breaker holds anything for longer than that.
+    settings = {"HOWK_RETRY_BASE_DELAY": "300ms", "HOWK_CIRCUIT_BREAKER_FAILURE_THRESHOLD": "1000"}
+    async with Receiver() as receiver, Howk(tmp_path, settings) as howk:
         await receiver.close()
         ids = [id_ for n in range(4) for id_ in await howk.enqueue_batch(items(receiver, 500, f"/{n}/"))]
         await howk.reach(ids, "failed")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.harness import Receiver as Answering
+from tests.e2e.harness import Reply
 from tests.support import Corridor, ManualClock, opened, running
 
 from howk.domain.delivery import Status
@@ -119,23 +121,30 @@ async def test_what_is_in_the_backlog_when_its_cancel_is_decided_is_never_sent(t
         assert receiver.total == 0
 
 
+def _told() -> Answering:
+    """A receiver that answers when the test says so."""
+    return Answering(lambda _: Reply(0))
+
+
 async def test_an_attempt_under_way_that_succeeds_is_delivered(tmp_path: Path) -> None:
-    async with Receiver(delay_ms=100) as receiver, running(tmp_path, **_SETTINGS) as corridor:
-        webhook_id = await corridor.send(receiver.url)
-        await receiver.wait_for(1)
+    async with _told() as receiver, running(tmp_path, **_SETTINGS) as corridor:
+        webhook_id = await corridor.send(receiver.url())
+        await receiver.wait_for(lambda: receiver.in_flight == 1, "it is under way")
         assert (await _cancel(corridor, webhook_id)).state == "delivering"
+        receiver.release(200)
         assert (await corridor.ended(webhook_id)).state == "delivered"
         await _nothing_left(corridor)
 
 
 async def test_an_attempt_under_way_that_fails_is_cancelled_without_a_retry(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with Receiver(status=500, delay_ms=200) as receiver:
+    async with _told() as receiver:
         async with running(tmp_path, clock, **_SETTINGS) as corridor:
-            webhook_id = await corridor.send(receiver.url)
-            await receiver.wait_for(1)
+            webhook_id = await corridor.send(receiver.url())
+            await receiver.wait_for(lambda: receiver.in_flight == 1, "it is under way")
             await _cancel(corridor, webhook_id)
             await asyncio.wait_for(corridor.house.settle_stage.caught_up(), 20)
+            receiver.release(500)
             await _cancelled(corridor, webhook_id, attempts=1)
             clock.advance(HOUR)
             await _nothing_left(corridor)
@@ -144,7 +153,7 @@ async def test_an_attempt_under_way_that_fails_is_cancelled_without_a_retry(tmp_
         _lose_hot_state(tmp_path)
         async with running(tmp_path, clock, **_SETTINGS) as corridor:
             await _cancelled(corridor, webhook_id, attempts=1)
-        assert receiver.total == 1
+        assert len(receiver.starts) == 1
 
 
 async def test_what_waits_for_a_retry_is_cancelled_at_once(tmp_path: Path) -> None:
@@ -200,6 +209,7 @@ async def test_what_waits_behind_another_of_its_key_is_cancelled_and_lets_the_ne
         await corridor.failed(first, attempts=1)
         await _cancel(corridor, second)
         # It has waited long enough in the room to be put aside.
+        await corridor.taken()
         corridor.clock.advance(3_000)
         await _cancelled(corridor, second)
         receiver.status = 200
@@ -401,18 +411,19 @@ async def test_a_410_ends_what_is_held_and_what_is_new_until_it_is_enabled(tmp_p
 
 
 async def test_what_is_parked_when_its_endpoint_is_gone_ends_dead(tmp_path: Path) -> None:
-    async with Receiver(delay_ms=300, status=410) as receiver, running(tmp_path, **_SETTINGS) as corridor:
-        first = await corridor.send(receiver.url)
-        await receiver.wait_for(1)
-        await _command(corridor, "pause", receiver.url)
-        parked = [await corridor.send(receiver.url) for _ in range(10)]
+    async with _told() as receiver, running(tmp_path, **_SETTINGS) as corridor:
+        first = await corridor.send(receiver.url())
+        await receiver.wait_for(lambda: receiver.in_flight == 1, "it is under way")
+        await _command(corridor, "pause", receiver.url())
+        parked = [await corridor.send(receiver.url()) for _ in range(10)]
         for webhook_id in parked:
             await _held(corridor, webhook_id, "pause")
+        receiver.release(410)
         assert (await corridor.ended(first)).reason_type == "endpoint_gone"
         for webhook_id in parked:
             status = await corridor.ended(webhook_id)
             assert (status.state, status.reason_type, status.attempts) == ("dead", "endpoint_disabled", 0)
-        assert receiver.total == 1
+        assert len(receiver.starts) == 1
         await _nothing_left(corridor)
 
 

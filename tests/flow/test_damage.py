@@ -20,12 +20,13 @@ from howk.adapters.embedded import schema
 from howk.domain.errors import HowkError
 from howk.domain.records import SLOW, ConfigRecord, KeyRecord, Waiting, encode, reader
 from howk.flow import journal
+from howk.flow.stage import Stage
 from howk.ports.log import Record
 from howk.testing.clock import ManualClock
 
 HOUR = 3_600_000
 FLIPS = int(os.environ.get("HOWK_TEST_FLIPS", "150" if os.environ.get("CI") else "30"))
-PATIENCE = 15.0
+PATIENCE = 60.0
 QUIET = 0.3
 LONG_QUIET = 3.0
 SETTINGS = {"retry__base_delay": 3600.0, "retry__jitter": 0.0}
@@ -151,9 +152,19 @@ async def rest(corridor: Corridor, receiver: Receiver, work: Work) -> None:
 
 
 async def at_work(corridor: Corridor, work: Work) -> bool:
-    """Whether anything is still to be read, or waits that is not held."""
+    """Whether anything is still to be read, is in hand, or waits that is not held."""
+    stages = (corridor.house.deliver_stage, corridor.house.settle_stage)
     waiting = (await corridor.engines.state.claim(corridor.clock.now(), 0, 1.0)).waiting
-    return any(corridor.house.deliver_stage.backlog().values()) or waiting > len(work.paused)
+    in_hand = [not await is_drained(stage) or any(stage.backlog().values()) for stage in stages]
+    return any(in_hand) or waiting > len(work.paused)
+
+
+async def is_drained(stage: Stage) -> bool:
+    """Whether nothing is in hand at this moment."""
+    drained = asyncio.ensure_future(stage.drained())
+    await asyncio.sleep(0)
+    # What is done can't be cancelled any more.
+    return not drained.cancel()
 
 
 async def ended(corridor: Corridor, work: Work) -> bool:

@@ -85,11 +85,7 @@ async def test_two_good_probes_close_the_breaker_and_everything_that_was_held_is
         receiver.status = 200
         corridor.clock.advance(5 * _MINUTE)
         # The ramp gives 20 a second at first, and the clock stands still between steps.
-        for _ in range(30):
-            corridor.clock.advance(1_000)
-            await asyncio.sleep(0.02)
-        for id_ in early + late:
-            assert (await corridor.ended(id_)).state == "delivered"
+        await corridor.delivered_in_time(early + late)
         assert sorted(got.id for got in receiver.captured if got.status == 200) == sorted(early + late)
         assert [got.attempt for got in receiver.captured if got.id in late] == [1] * 60
         assert _said(corridor) == ["breaker_opened", "breaker_closed"]
@@ -113,11 +109,7 @@ async def test_an_open_breaker_and_its_holds_survive(tmp_path: Path, lost: bool)
             assert receiver.total == 5
             receiver.status = 200
             clock.advance(5 * _MINUTE)
-            for _ in range(20):
-                clock.advance(1_000)
-                await asyncio.sleep(0.02)
-            for id_ in [*late, another]:
-                assert (await corridor.ended(id_)).state == "delivered"
+            await corridor.delivered_in_time([*late, another])
 
 
 async def test_an_open_breaker_that_sees_no_traffic_is_forgotten_in_the_end(tmp_path: Path) -> None:
@@ -181,6 +173,7 @@ async def test_what_an_endpoint_that_hangs_can_not_take_is_put_aside_and_deliver
         ids = [await corridor.send(receiver.url) for _ in range(12)]
         # It begins with four calls at once.
         await receiver.wait_for(4)
+        await corridor.taken()
         corridor.clock.advance(2_500)
         held = [id_ for id_ in ids if id_ not in {got.id for got in receiver.captured}]
         await _held(corridor, held, "limit")
@@ -194,16 +187,17 @@ async def test_a_rate_is_kept_and_what_is_far_above_it_waits_in_the_queue_of_its
         ids = [await corridor.send(receiver.url) for _ in range(20)]
         # Three at once, four in the next two seconds, the others are put aside.
         await _until(lambda: receiver.total == 3)
+        await corridor.taken()
         corridor.clock.advance(2_000)
         await _until(lambda: receiver.total == 7)
         gone = {got.id for got in receiver.captured}
         await _held(corridor, [id_ for id_ in ids if id_ not in gone], "limit")
-        for seconds in range(1, 12):
-            corridor.clock.advance(1_000)
-            await asyncio.sleep(0.05)
-            assert receiver.total <= 7 + 2 * seconds + 3
-        for id_ in ids:
-            assert (await corridor.ended(id_)).state == "delivered"
+        since = corridor.clock.monotonic()
+
+        def keeps_the_rate() -> None:
+            assert receiver.total <= 7 + 2 * (corridor.clock.monotonic() - since) + 3
+
+        await corridor.delivered_in_time(ids, keeps_the_rate)
         assert len({got.id for got in receiver.captured}) == receiver.total == 20
 
 
@@ -216,11 +210,7 @@ async def test_a_delivery_that_is_given_back_at_the_stop_goes_at_the_next_start(
             await _until(lambda: receiver.total == 1)
             await corridor.ended(receiver.captured[0].id)
         async with running(tmp_path, clock, **_RULES) as corridor:
-            for _ in range(5):
-                clock.advance(1_000)
-                await asyncio.sleep(0.02)
-            for id_ in ids:
-                assert (await corridor.ended(id_)).state == "delivered"
+            await corridor.delivered_in_time(ids)
         assert receiver.total == 3
 
 
@@ -293,6 +283,7 @@ async def test_a_domain_is_not_called_more_often_at_once_than_its_cap_over_all_i
     ):
         ids = [await corridor.send(f"{receiver.url}/{n}") for n in range(10)]
         await receiver.wait_for(3)
+        await corridor.taken()
         corridor.clock.advance(2_500)
         called = {got.id for got in receiver.captured}
         await _held(corridor, [id_ for id_ in ids if id_ not in called], "limit")

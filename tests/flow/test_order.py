@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.harness import Receiver as Answering
+from tests.e2e.harness import Reply
 from tests.support import Corridor, ManualClock, opened, running
 
 from howk.domain.config_defaults import ConfigRequest, OrderingAsked
@@ -72,6 +74,7 @@ async def test_while_one_fails_those_behind_it_wait_and_other_keys_and_endpoints
         for id_ in free:
             assert (await corridor.ended(id_)).state == "delivered"
         # They wait in the room first, and are put aside then.
+        await corridor.taken()
         corridor.clock.advance(2_500)
         for id_ in behind:
             held = await corridor.until(id_, lambda s: s.state == "deferred")
@@ -80,6 +83,25 @@ async def test_while_one_fails_those_behind_it_wait_and_other_keys_and_endpoints
         for id_ in [first, *behind]:
             assert (await corridor.ended(id_)).state == "delivered"
         assert [got.id for got in receiver.captured if got.id in behind] == behind
+
+
+async def test_what_comes_back_does_not_wait_for_those_after_it_that_wait_in_the_room(tmp_path: Path) -> None:
+    """Or each would wait until these are put aside, and a key whose deliveries come faster would never catch up."""
+    async with Receiver(status=503) as receiver, running(tmp_path, **_RULES) as corridor:
+        ids = await _send(corridor, receiver.url, 4)
+        await corridor.failed(ids[0], attempts=1)
+        await corridor.taken()
+        corridor.clock.advance(2_500)
+        for id_ in ids[1:]:
+            await corridor.until(id_, lambda s: s.held_by == "order")
+        corridor.clock.advance(7_400)
+        ids += await _send(corridor, receiver.url, 3)
+        await corridor.taken()
+        receiver.status = 200
+        corridor.clock.advance(100)
+        for id_ in ids:
+            assert (await corridor.ended(id_)).state == "delivered"
+        assert [got.id for got in receiver.captured] == [ids[0], *ids]
 
 
 async def test_those_behind_a_delivery_that_dies_go_on(tmp_path: Path) -> None:
@@ -98,6 +120,7 @@ async def test_with_skip_the_next_goes_after_so_many_failed_attempts_and_the_fir
         first = (await _send(corridor, receiver.url, 1))[0]
         await corridor.failed(first, attempts=1)
         second = (await _send(corridor, receiver.url, 1))[0]
+        await corridor.taken()
         corridor.clock.advance(2_500)
         await corridor.until(second, lambda s: s.held_by == "order")
         corridor.clock.advance(7_500)
@@ -119,6 +142,7 @@ async def test_the_order_holds_across_a_restart(tmp_path: Path, lost: bool, park
             ids = await _send(corridor, receiver.url, 8)
             await corridor.failed(ids[0], attempts=1)
             if parked:
+                await corridor.taken()
                 clock.advance(2_500)
                 for id_ in ids[1:]:
                     await corridor.until(id_, lambda s: s.held_by == "order")
@@ -130,8 +154,8 @@ async def test_the_order_holds_across_a_restart(tmp_path: Path, lost: bool, park
             assert receiver.total == 1
             receiver.status = 200
             clock.advance(10_000)
-            for id_ in ids:
-                assert (await corridor.ended(id_)).state == "delivered"
+            # One that was put aside may come back behind those in the room that wait for it, until these are put aside.
+            await corridor.delivered_in_time(ids)
         assert _first_successes(receiver.captured) == ids
 
 
@@ -203,7 +227,7 @@ async def test_what_comes_into_the_room_while_it_stops_passes_nothing_that_was_g
 
 
 async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_behind_it_passes(tmp_path: Path) -> None:
-    async with Receiver(delay_ms=2_000) as receiver, opened(tmp_path, **_RULES) as corridor:
+    async with Receiver(hang=True) as receiver, opened(tmp_path, **_RULES) as corridor:
         deliver, state, now = corridor.house.deliver, corridor.engines.state, corridor.clock.now()
         await corridor.house.reconcile.recover()
         ids = await _send(corridor, receiver.url, 3)
@@ -227,18 +251,19 @@ async def test_none_is_put_aside_before_it_has_entered_its_turn_so_that_none_beh
 
 
 async def test_what_has_waited_for_its_turn_goes_under_the_limits_that_its_config_sets_by_then(tmp_path: Path) -> None:
-    async with Receiver(delay_ms=100) as receiver, opened(tmp_path, **_RULES) as corridor:
+    async with Answering(lambda _: Reply(0)) as receiver, opened(tmp_path, **_RULES) as corridor:
         deliver, sender = corridor.house.deliver, corridor.engines.sender
         await corridor.house.reconcile.recover()
         await corridor.house.configs.catch_up()
         deliver.open_turns()
         emitted: list[Emission] = []
-        first, _ = await _send(corridor, receiver.url, 2)
+        first, _ = await _send(corridor, receiver.url(), 2)
         await deliver.take(await _entries(corridor, 2), emitted.append)
+        await _answered(receiver)
         await _until(lambda: len(emitted) == 1)
         await corridor.house.configs.put("app", ConfigRequest(max_in_flight=1))
         for _ in range(3):
-            await corridor.send(receiver.url)
+            await corridor.send(receiver.url())
         await deliver.take((await _entries(corridor, 5))[2:], emitted.append)
         ended = Status(id=first, scope="app", state="delivered", ended_at=corridor.clock.now())
         await corridor.engines.state.apply([Effect(ended)], {})
@@ -246,5 +271,12 @@ async def test_what_has_waited_for_its_turn_goes_under_the_limits_that_its_confi
         for count in range(2, 6):
             await deliver.turn()
             assert sender.in_flight() == 1
+            await _answered(receiver)
             await _until(lambda count=count: len(emitted) == count)
-        assert receiver.total == 5
+        assert len(receiver.starts) == 5
+
+
+async def _answered(receiver: Answering) -> None:
+    """The one call that is under way gets its answer."""
+    await receiver.wait_for(lambda: receiver.in_flight == 1, "one is under way")
+    receiver.release()

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -336,6 +337,57 @@ async def test_a_stage_has_caught_up_only_when_its_room_was_told_of_what_is_dura
             await waiting
         task.cancel()
         assert room.durable == [0]
+
+
+class _Late:
+    """A log that says how far a group has come when it is let, as it is by then."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.asked = 0
+        self.let = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def progress(self, stream: str, group: str) -> Mapping[Place, Progress]:
+        self.asked += 1
+        await self.let.wait()
+        return await self._log.progress(stream, group)
+
+
+async def test_the_end_of_an_earlier_write_is_not_taken_for_that_of_the_one_under_way(tmp_path: Path) -> None:
+    class Slow(_Echo):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun = [asyncio.Event(), asyncio.Event()]
+            self.told = [asyncio.Event(), asyncio.Event()]
+
+        async def settled(self, emissions: Sequence[Emission]) -> None:
+            (emission,) = emissions
+            self.begun[emission.entry.offset].set()
+            await self.told[emission.entry.offset].wait()
+            await super().settled(emissions)
+
+    async with opened(tmp_path) as corridor, asyncio.timeout(20):
+        log, metrics, room = _Late(corridor.engines.log), Metrics(), Slow()
+        front = Journal(log, metrics)  # pyright: ignore[reportArgumentType]
+        stage = Stage("echo", room, (Lane(PENDING),), front, 1, metrics, Notes(), one_at_a_time=True)
+        await log.append([Record(PENDING, "k", b"%d" % n) for n in range(2)])
+        task = asyncio.ensure_future(stage.run())
+        await room.begun[0].wait()
+        waiting = [asyncio.ensure_future(stage.caught_up()) for _ in range(2)]
+        await _until(lambda: log.asked == 2)
+        room.told[0].set()
+        await room.begun[1].wait()
+        log.let.set()
+        for _ in range(20):
+            await corridor.engines.log.progress(PENDING, "echo")
+        assert not any(each.done() for each in waiting)
+        room.told[1].set()
+        await asyncio.gather(*waiting)
+        task.cancel()
+        assert room.durable == [0, 1]
 
 
 async def test_what_one_lane_has_given_is_not_lost_when_the_next_can_not_be_read(tmp_path: Path) -> None:

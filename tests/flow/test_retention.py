@@ -204,6 +204,7 @@ async def _unended(corridor: Corridor, good: Receiver, bad: Receiver, paused: Re
     held = await corridor.send(paused.url)
     # What waits in memory for its turn is put aside after 2 seconds.
     await bad.wait_for(2)
+    await corridor.taken()
     corridor.clock.advance(2_500)
     found = {retry: "failed", behind: "failed", ordered: "order", later: "deliver_at", held: "pause"}
     for id_, wanted in found.items():

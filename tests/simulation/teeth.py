@@ -31,7 +31,8 @@ class Bite(NamedTuple):
 def bitten(mutation: Mutation, folder: Path, seeds: int = MOST_SEEDS) -> Bite | None:
     """What finds it, None where no seed does. `folder` is empty and takes the copy."""
     copy = folder / "howk"
-    shutil.copytree(SHIPPED, copy)
+    # Whoever imports a module for the first time writes there, by way of a file that is soon gone.
+    shutil.copytree(SHIPPED, copy, ignore=shutil.ignore_patterns("__pycache__"))
     mutate(mutation, copy)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "tests.simulation.bite", mutation.storm, str(seeds)]

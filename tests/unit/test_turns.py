@@ -15,6 +15,7 @@ class Entered(NamedTuple):
     turn: str
     size: int
     at: float
+    back: bool
 
 
 steps = st.lists(
@@ -23,6 +24,7 @@ steps = st.lists(
         st.sampled_from("abc"),
         st.integers(1, 40),
         st.sampled_from([0.0, 0.5, 3.0]),
+        st.booleans(),
     ),
     max_size=60,
 )
@@ -30,18 +32,18 @@ steps = st.lists(
 
 @given(taken=steps, window=st.integers(1, 60), window_bytes=st.integers(1, 2_000))
 def test_it_keeps_what_entered_in_order_within_its_bounds_and_lets_each_leave_once(
-    taken: list[tuple[str, str, int, float]], window: int, window_bytes: int
+    taken: list[tuple[str, str, int, float, bool]], window: int, window_bytes: int
 ) -> None:
     turns: Turns[object] = Turns(TurnLimits(window, window_bytes, patience=2.0))
     model: list[Entered] = []
     gone: object = object()
     now = 0.0
-    for what, turn, size, passes in taken:
+    for what, turn, size, passes, back in taken:
         now += passes
         if what == "enter":
             job = object()
-            if turns.enter(job, turn, size, now):
-                model.append(Entered(job, turn, size, now))
+            if turns.enter(job, turn, size, now, back=back):
+                model.append(Entered(job, turn, size, now, back))
         elif what == "leave":
             first = next((each for each in model if each.turn == turn), None)
             if first:
@@ -57,10 +59,11 @@ def test_it_keeps_what_entered_in_order_within_its_bounds_and_lets_each_leave_on
             assert not turns.leave(gone)
         assert len(turns) == len(model) <= window
         assert sum(each.size for each in model) <= window_bytes
-        heads = {each.turn: each.job for each in reversed(model)}
+        # Of those that are new and of those that come back.
+        heads = {(each.turn, each.back): each.job for each in reversed(model)}
         now += 0.25
         assert sorted(map(id, turns.heads(now))) == sorted(map(id, heads.values()))
-        assert [turns.waits(name) for name in "abc"] == [name in heads for name in "abc"]
+        assert [turns.waits(name) for name in "abc"] == [any(name == turn for turn, _ in heads) for name in "abc"]
     assert turns.drain() == [each.job for each in model]
     assert (len(turns), turns.heads(now + 9), turns.overdue(now + 9)) == (0, [], [])
 

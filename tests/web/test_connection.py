@@ -376,7 +376,8 @@ async def test_a_connection_kept_and_not_used_is_closed(app: App) -> None:
 
 
 async def test_no_deadline_of_the_client_runs_while_howk_works(app: App, slow: Slow) -> None:
-    async with serving(app, SHORT) as door, Wire.open(door.port) as wire, Wire.open(door.port) as other:
+    bounds = SHORT._replace(read_timeout=1.0)
+    async with serving(app, bounds) as door, Wire.open(door.port) as wire, Wire.open(door.port) as other:
         half = post(GOOD)
         wire.write(get("/ready"), half[:50])
         await slow.asked.wait()

@@ -142,7 +142,7 @@ async def test_a_line_that_is_full_sends_away_at_once(door: Opened) -> None:
 
 
 async def test_a_client_that_stops_in_the_midst_does_not_keep_the_others_out(door: Opened) -> None:
-    large = LargeBodies(LINE._replace(slow=0.1))
+    large = LargeBodies(LINE._replace(slow=1.0))
     async with serving(door(large)) as served, AsyncExitStack() as stack:
         slow = await begin(stack, served.port, large, 2)
         third = await stack.enter_async_context(Wire.open(served.port))
@@ -156,7 +156,7 @@ async def test_a_client_that_stops_in_the_midst_does_not_keep_the_others_out(doo
 
 async def test_no_deadline_runs_for_a_body_that_stands_in_line(door: Opened) -> None:
     large = LargeBodies(LINE)
-    async with serving(door(large), BOUNDS._replace(read_timeout=0.1)) as served, AsyncExitStack() as stack:
+    async with serving(door(large), BOUNDS._replace(read_timeout=1.0)) as served, AsyncExitStack() as stack:
         for wire in await begin(stack, served.port, large, 2):
             third = await stack.enter_async_context(Wire.open(served.port))
             third.write(post(LARGE))

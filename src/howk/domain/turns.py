@@ -1,10 +1,13 @@
 """The deliver room's other queue: jobs with an ordering key that wait for those before them, each turn first in, first
 out. Bounded as a whole, and no turn takes more than a share of what is free.
 
-Time is monotonic seconds and passed in; a job is known by its identity.
+Those that come `back`, after a failure or a hold, stand beside those that are new and not behind them: they come before
+them by right, and only hot state knows by how much. Time is monotonic seconds and passed in; a job is known by its
+identity.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
@@ -29,6 +32,7 @@ class _Waiting(NamedTuple, Generic[J]):
     turn: str
     size: int
     since: float
+    back: bool
 
 
 class Turns(Generic[J]):
@@ -36,7 +40,9 @@ class Turns(Generic[J]):
 
     def __init__(self, limits: TurnLimits) -> None:
         self._limits = limits
+        # Those that are new, and those that come back.
         self._queues: dict[str, OrderedDict[int, _Waiting[J]]] = {}
+        self._back: dict[str, OrderedDict[int, _Waiting[J]]] = {}
         # All of them, longest waiting first.
         self._all: OrderedDict[int, _Waiting[J]] = OrderedDict()
         self._bytes = 0
@@ -47,9 +53,10 @@ class Turns(Generic[J]):
     def __len__(self) -> int:
         return len(self._all)
 
-    def enter(self, job: J, turn: str, size: int, now: float) -> bool:
-        """Wait behind the others of the turn; False where there is no room."""
-        queue = self._queues.get(turn)
+    def enter(self, job: J, turn: str, size: int, now: float, *, back: bool = False) -> bool:
+        """Wait behind the others of the turn that are new, or that come back as well; False where there is no room."""
+        queues = self._back if back else self._queues
+        queue = queues.get(turn)
         free = self._limits.window - len(self._all)
         free_bytes = self._limits.window_bytes - self._bytes
         if free <= 0 or size > free_bytes:
@@ -57,45 +64,57 @@ class Turns(Generic[J]):
         if queue and (_SHARE * (len(queue) + 1) > free or _SHARE * _size(queue, size) > free_bytes):
             return False
         if queue is None:
-            queue = self._queues[turn] = OrderedDict()
-        queue[id(job)] = self._all[id(job)] = _Waiting(job, turn, size, now)
+            queue = queues[turn] = OrderedDict()
+        queue[id(job)] = self._all[id(job)] = _Waiting(job, turn, size, now, back)
         self._bytes += size
         return True
 
     def waits(self, turn: str) -> bool:
         """Whether anybody waits for this turn."""
-        return turn in self._queues
+        return turn in self._queues or turn in self._back
 
     def stir(self, turn: str, now: float) -> None:
         """One that had this turn has come back: somebody may be waiting for it."""
-        if turn in self._queues:
+        if self.waits(turn):
             self._stirred[turn] = now
 
     def heads(self, now: float) -> list[J]:
-        """The first of each turn that is worth asking for: of those that were stirred lately, of a few in rotation, and
-        a few times a second of all of them, since not every end is known here."""
+        """Who may be the first of each turn that is worth asking for, to be asked for together: of those that were
+        stirred lately, of a few in rotation, and a few times a second of all of them, since not every end is known
+        here."""
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             before = now - _STIRS_FOR
-            self._stirred = {turn: at for turn, at in self._stirred.items() if at > before and turn in self._queues}
-            return [next(iter(queue.values())).job for queue in self._queues.values()]
-        asked = {turn: queue for turn in self._stirred if (queue := self._queues.get(turn))}
-        for turn in list(islice(self._queues, _IN_ROTATION)):
-            # To the end of the rotation.
-            asked[turn] = self._queues[turn] = self._queues.pop(turn)
-        return [next(iter(queue.values())).job for queue in asked.values()]
+            self._stirred = {turn: at for turn, at in self._stirred.items() if at > before and self.waits(turn)}
+            return self._first_of([*self._queues, *self._back])
+        asked = [turn for turn in self._stirred if self.waits(turn)]
+        for queues in (self._queues, self._back):
+            for turn in list(islice(queues, _IN_ROTATION)):
+                # To the end of the rotation.
+                queues[turn] = queues.pop(turn)
+                asked.append(turn)
+        return self._first_of(asked)
+
+    def _first_of(self, turns: Sequence[str]) -> list[J]:
+        return [
+            next(iter(queue.values())).job
+            for turn in dict.fromkeys(turns)
+            for queue in (self._queues.get(turn), self._back.get(turn))
+            if queue
+        ]
 
     def leave(self, job: J) -> bool:
         """The job waits no longer; False where it did not."""
         waiting = self._all.pop(id(job), None)
         if waiting is None:
             return False
-        queue = self._queues[waiting.turn]
+        queues = self._back if waiting.back else self._queues
+        queue = queues[waiting.turn]
         del queue[id(job)]
         # Whoever is the next has somebody before it again.
         self._stirred.pop(waiting.turn, None)
         if not queue:
-            del self._queues[waiting.turn]
+            del queues[waiting.turn]
         self._bytes -= waiting.size
         return True
 
@@ -112,6 +131,7 @@ class Turns(Generic[J]):
         """Forget and give back everything."""
         found = [waiting.job for waiting in self._all.values()]
         self._queues.clear()
+        self._back.clear()
         self._all.clear()
         self._stirred.clear()
         self._bytes = 0

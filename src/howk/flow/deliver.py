@@ -294,8 +294,13 @@ class Deliver:
         whole = False
         try:
             for job in turning:
-                if self._turns.enter(job, ask_of(job).turn, len(job.body), clock):
+                turn, back = ask_of(job).turn, job.delivery.gen > 0
+                if self._turns.enter(job, turn, len(job.body), clock, back=back):
                     self._keep(job, waiting)
+                    if back:
+                        # Its turn may have come: those that are new and wait already are not before it.
+                        self._turns.stir(turn, clock)
+                        self._wake(0)
                 else:
                     over.append((job, self._held(job, ORDER)))
             for each in going:

@@ -148,16 +148,16 @@ class Stage:
     async def flushed(self) -> None:
         """Returns when everything that was emitted is durable."""
         while self._emitted or self._writing:
-            self._progressed.clear()
             await self._progressed.wait()
 
     async def caught_up(self) -> None:
         """Returns when everything that the lanes held at the call has been finished, and the room knows."""
         ends = await self._insist(self._ends)
-        self._progressed.clear()
+        # The event of the write that is the next to end: asked for before the log is, none is missed.
+        progressed = self._progressed
         while await self._insist(lambda: self._lacks(ends)):
-            await self._progressed.wait()
-            self._progressed.clear()
+            await progressed.wait()
+            progressed = self._progressed
         if self._writing:
             # What the log says is finished may still be on its way to the room.
             await self._progressed.wait()
@@ -317,7 +317,8 @@ class Stage:
             if self._in_hand == 0:
                 self._idle.set()
             self._writing = False
-            self._progressed.set()
+            progressed, self._progressed = self._progressed, asyncio.Event()
+            progressed.set()
             self._wake.set()
 
     async def _append(self, records: Sequence[Record]) -> None:
