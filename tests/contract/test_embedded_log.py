@@ -304,6 +304,36 @@ def keys(entries: list[Entry]) -> set[str]:
 # Bounds and time
 
 
+@pytest.mark.parametrize("seen", ["at the start", "while it is read"])
+async def test_a_log_whose_tree_leads_elsewhere_is_refused_in_words(path: Path, seen: str) -> None:
+    """One bit is enough for it, and each row that is found is whole."""
+    # The last page is looked at when the log is opened, the others when they are read.
+    which = {"at the start": -1, "while it is read": 1}[seen]
+    async with open_log(path) as log:
+        for many, stream in ((40, PENDING), (20, RESULTS)):
+            for _ in range(many):
+                await log.append([Record(stream, "a", bytes(3_000))])
+    with closing(sqlite3.connect(path / "log.db")) as file:
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+        roots = dict(file.execute("SELECT name, rootpage FROM sqlite_master WHERE name LIKE 'log_%'"))
+    stored = bytearray((path / "log.db").read_bytes())
+    pending, results = (places(stored, size, roots[f"log_{stream}"]) for stream in ("pending", "results"))
+    stored[pending[which] : pending[which] + 4] = stored[results[0] : results[0] + 4]
+    (path / "log.db").write_bytes(stored)
+    with pytest.raises(Permanent, match=r"out of order .* from a backup"):
+        async with open_log(path) as log:
+            await everything(log, PENDING)
+
+
+def places(stored: bytes, size: int, root: int) -> list[int]:
+    """Where a root page of SQLite names the pages below it, in order."""
+    page = (root - 1) * size
+    assert stored[page] == 5, "its table has no more than one page"
+    cells = int.from_bytes(stored[page + 3 : page + 5], "big")
+    left = [int.from_bytes(stored[page + 12 + 2 * n : page + 14 + 2 * n], "big") for n in range(cells)]
+    return [*(page + place for place in left), page + 8]
+
+
 async def test_a_few_trims_let_the_file_shrink(path: Path) -> None:
     async with open_log(path) as log:
         for _ in range(24):

@@ -254,6 +254,8 @@ def end(connection: sqlite3.Connection, stream: str) -> int:
     if not last:
         return FIRST_OFFSET
     row: Row = last[0]
+    if len(last) > 1:
+        _insist_on_order(stream, last[1], row)
     if not is_whole(row):
         # One that is damaged as well says nothing of where this one begins.
         known = len(last) > 1 and is_whole(last[1])
@@ -290,6 +292,8 @@ def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Gener
         row: Row | None = found.fetchone()
         while row is not None:
             following: Row | None = found.fetchone()
+            if following is not None:
+                _insist_on_order(stream, row, following)
             if not is_whole(row):
                 if reached is None:
                     reached = _end_before(connection, table, row[0])
@@ -305,6 +309,18 @@ def rows_from(connection: sqlite3.Connection, stream: str, offset: int) -> Gener
                 yield row
             reached = past if reached is None else max(past, reached)
             row = following
+
+
+def _insist_on_order(stream: str, row: Row, following: Row) -> None:
+    """Raises `Permanent` where two whole rows overlap: no row is damaged then but what leads to them, and others may be
+    out of reach."""
+    kinds = {type(row[0]), type(row[1]), type(following[0])}
+    # Checksums are looked at last, since few rows come to that.
+    if kinds == {int} and following[0] < row[0] + row[1] and is_whole(row) and is_whole(following):
+        raise Permanent(
+            f"{stream} is out of order at offset {following[0]}: the log is damaged, and records of it may be missing. "
+            "Restore the data directory from a backup"
+        )
 
 
 def _end_before(connection: sqlite3.Connection, table: str, base: int) -> int | None:
