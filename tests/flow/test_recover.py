@@ -390,6 +390,27 @@ async def test_the_end_of_an_earlier_write_is_not_taken_for_that_of_the_one_unde
         assert room.durable == [0, 1]
 
 
+async def test_progress_without_a_record_is_durable_soon_however_much_comes(tmp_path: Path) -> None:
+    """Or what is owed would grow for as long as it comes, and nothing that was finished could ever be dropped."""
+
+    class Silent(_Echo):
+        async def take(self, batch: Sequence[Entry], emit: Emit) -> None:
+            for entry in batch:
+                emit(Emission(entry, ()))
+
+    async with opened(tmp_path) as corridor, asyncio.timeout(20):
+        log, metrics, room = corridor.engines.log, Metrics(), Silent()
+        stage = Stage("echo", room, (Lane(PENDING),), Journal(log, metrics), 8, metrics, Notes(), lazy_finish=True)
+        task = asyncio.ensure_future(stage.run())
+        place, written = Place(PENDING, 0), 0
+        # The next comes as soon as the room was told of the one before, so that there is never a pause.
+        while written < 10 or not (await log.progress(PENDING, "echo"))[place].next:
+            await log.append([Record(PENDING, "k", b"%d" % written)])
+            written += 1
+            await _until(lambda: len(room.durable) == written)  # noqa: B023 - asked at once
+        task.cancel()
+
+
 async def test_what_one_lane_has_given_is_not_lost_when_the_next_can_not_be_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as corridor:
         records = [Record(stream, "k", b"%d" % n) for stream in (PENDING, SLOW) for n in range(4)]

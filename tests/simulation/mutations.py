@@ -53,13 +53,13 @@ MUTATIONS = (
     _one(
         "settle tells hot state before the log",
         "flow/stage.py",
-        "            if records or not self._lazy_finish or not emissions:\n"
+        "            if records or not self._lazy_finish or not emissions or time() >= self._owed_until:\n"
         "                await self._append(records)\n"
         "            if emissions:\n"
         "                await self._insist(lambda emissions=emissions: self._room.settled(emissions))\n",
         "            if emissions:\n"
         "                await self._insist(lambda emissions=emissions: self._room.settled(emissions))\n"
-        "            if records or not self._lazy_finish or not emissions:\n"
+        "            if records or not self._lazy_finish or not emissions or time() >= self._owed_until:\n"
         "                await self._append(records)\n",
     ),
     _one(

@@ -108,6 +108,7 @@ class Stage:
         self._lazy_finish = lazy_finish
         self._appetite = appetite
         self._owed: dict[Place, list[int]] = {}
+        self._owed_until = 0.0
         self._shares = Shares([lane.weight for lane in lanes])
         self._emitted: list[Emission] = []
         self._emitted_in_take: list[Emission] = []
@@ -299,16 +300,20 @@ class Stage:
         self._something.set()
 
     async def _write(self) -> None:
+        time = asyncio.get_running_loop().time
         while True:
-            await _either(self._something, _OWED_FOR if self._owed else None)
+            await _either(self._something, max(0.0, self._owed_until - time()) if self._owed else None)
             self._something.clear()
             emissions, self._emitted = self._emitted, []
             if self._taking:
                 self._emitted_in_take += emissions
             self._writing = True
             records = [record for emission in emissions for record in emission.records]
+            if not self._owed:
+                self._owed_until = time() + _OWED_FOR
             self._owe(emissions)
-            if records or not self._lazy_finish or not emissions:
+            # However busy it is: what is owed grows, and retention waits for it.
+            if records or not self._lazy_finish or not emissions or time() >= self._owed_until:
                 await self._append(records)
             if emissions:
                 await self._insist(lambda emissions=emissions: self._room.settled(emissions))
