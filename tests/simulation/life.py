@@ -23,7 +23,9 @@ from tests.simulation.world import Ear, NoMeter, World
 from tests.support import TRIAL, settings
 
 from howk.domain.errors import Full, HowkError, Rejected, Transient
+from howk.domain.records import PENDING, RESULTS, SLOW
 from howk.domain.sealing import KEY_BYTES, Sealer
+from howk.flow import deliver, settle
 from howk.flow.ingest import Request
 from howk.flow.keyed import Accepted
 from howk.runtime.clock import SystemClock
@@ -102,6 +104,16 @@ class Ground:
     def plan(self, item: Item, at: float) -> None:
         self.asked += 1
         heappush(self.agenda, (at, self.asked, item))
+
+
+def unfinished(log: LogDurable) -> list[str]:
+    """Who has not finished what, of each partition."""
+    return [
+        f"{group} {place.stream}/{place.partition}"
+        for stream, group in ((PENDING, deliver.GROUP), (SLOW, deliver.GROUP), (RESULTS, settle.GROUP))
+        for place in log.places(stream)
+        if log.of_group(group, place).next < log.streams[stream][place.partition].end
+    ]
 
 
 class SimulatedClock(SystemClock):
@@ -276,7 +288,10 @@ class Life:
 
     def _is_over(self) -> bool:
         ground = self.ground
-        return self.world.quiet and not ground.agenda and not self._asking and not ground.witness.open
+        if not self.world.quiet or ground.agenda or self._asking or ground.witness.open:
+            return False
+        # Another record of what has ended may still wait for its place.
+        return not unfinished(ground.log)
 
     def _happen(self, item: Happening) -> None:
         world = self.world

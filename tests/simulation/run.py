@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 from tests.simulation.hot import HotDurable, HotSettings, SimulatedHot
-from tests.simulation.life import DRAIN, LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree
+from tests.simulation.life import DRAIN, LONGEST, Ground, Life, SimulatedClock, deaths_of, house_over, tree, unfinished
 from tests.simulation.log import DISK, ROW, LogDurable, SimulatedLog
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.network import SimulatedSender
@@ -18,7 +18,7 @@ from tests.simulation.world import Climate, World, climate_of
 
 from howk.domain.delivery import CLOCK_STEP, ENDED, ORDER
 from howk.domain.records import DEADLETTER, PENDING, RESULTS, SLOW, STATE, DeadLetter, Result, reader
-from howk.flow import deliver, settle
+from howk.flow import deliver
 from howk.ports.log import Place
 from howk.runtime.wiring import Engines
 
@@ -149,15 +149,9 @@ def _damage(ground: Ground) -> None:
 def _reckon(ground: Ground) -> None:
     """The end of a run in which nothing was found on the way."""
     durable, witness = ground.log, ground.witness
-    unfinished = [
-        f"{group} {place.stream}/{place.partition}"
-        for stream, group in ((PENDING, deliver.GROUP), (SLOW, deliver.GROUP), (RESULTS, settle.GROUP))
-        for place in durable.places(stream)
-        if durable.of_group(group, place).next < durable.streams[stream][place.partition].end
-    ]
     hot = ground.hot
     statuses = {id_: hot.statuses.get(id_) for id_ in witness.trails}
-    witness.finish(statuses, unfinished, list(durable.tables[STATE]))
+    witness.finish(statuses, unfinished(durable), list(durable.tables[STATE]))
     _compare_rebuilt(ground)
 
 
