@@ -407,7 +407,7 @@ async def test_progress_without_a_record_is_durable_soon_however_much_comes(tmp_
         while written < 10 or not (await log.progress(PENDING, "echo"))[place].next:
             await log.append([Record(PENDING, "k", b"%d" % written)])
             written += 1
-            await _until(lambda: len(room.durable) == written)  # noqa: B023 - asked at once
+            await _until(lambda so_far=written: len(room.durable) == so_far)
         task.cancel()
 
 
