@@ -423,6 +423,10 @@ class Life:
         if any(webhook.key for webhook in webhooks):
             requests = [Request(w.enqueue, w.key or None, f"body of {w.number}") for w in webhooks]
             return await ingest.accept_keyed(scope, requests, "simulated")
+        if len(webhooks) == 1:
+            new = ingest.prepare(scope, webhooks[0].enqueue)
+            await ingest.accept_together((new,), "simulated")
+            return [new.id]
         return await ingest.accept(scope, [webhook.enqueue for webhook in webhooks], "simulated")
 
     def _take(self, webhook: Webhook, answer: "str | Accepted | Rejected | Transient", late: list[Webhook]) -> None:

@@ -72,21 +72,20 @@ MUTATIONS = (
     _one(
         "a webhook is answered before it is in the log",
         "flow/ingest.py",
-        "            await self._journal.append(self._records(deliveries))\n"
-        "            await self._state.accept([accepted_status(delivery) for delivery in deliveries])\n",
-        "            records = self._records(deliveries)\n"
-        "            await self._state.accept([accepted_status(delivery) for delivery in deliveries])\n"
-        "            import asyncio\n"
-        "            self._appending = asyncio.ensure_future(self._journal.append(records))\n",
+        "        await self._journal.append(records)\n"
+        "        await self._state.accept([accepted_status(delivery) for delivery in deliveries])\n",
+        "        await self._state.accept([accepted_status(delivery) for delivery in deliveries])\n"
+        "        import asyncio\n"
+        "        self._appending = asyncio.ensure_future(self._journal.append(records))\n",
     ),
     _one(
         "a webhook is answered although its append failed",
         "flow/ingest.py",
-        "            await self._journal.append(self._records(deliveries))\n",
-        "            from contextlib import suppress\n"
-        "            from howk.domain.errors import Transient\n"
-        "            with suppress(Transient):\n"
-        "                await self._journal.append(self._records(deliveries))\n",
+        "        await self._journal.append(records)\n",
+        "        from contextlib import suppress\n"
+        "        from howk.domain.errors import Transient\n"
+        "        with suppress(Transient):\n"
+        "            await self._journal.append(records)\n",
     ),
     _one(
         "a lease is released before its delivery is in the log",

@@ -105,9 +105,20 @@ class IngestOptions(NamedTuple):
     fresh_rate: float
 
 
+class New(NamedTuple):
+    """A delivery that is fit to be accepted, and how it is to stand in the log. Nothing of it has happened yet."""
+
+    delivery: Delivery
+    record: Record
+
+    @property
+    def id(self) -> str:
+        return self.delivery.targets[0].id
+
+
 class Ingest:
-    """The room. `accept` and `accept_keyed` are the only ways a direct delivery enters. `defaults` gives what a scope
-    sets for its deliveries, None for one that sets nothing."""
+    """The room. `accept`, `accept_together` and `accept_keyed` are the only ways a direct delivery enters. `defaults`
+    gives what a scope sets for its deliveries, None for one that sets nothing."""
 
     def __init__(
         self,
@@ -165,10 +176,27 @@ class Ingest:
             deliveries.append(delivery)
             answers.append(id_)
         if deliveries:
-            await self._journal.append(self._records(deliveries))
-            await self._state.accept([accepted_status(delivery) for delivery in deliveries])
-            self._meter.count(RECEIVED, len(deliveries), route)
+            await self._take(self._records(deliveries), deliveries, route)
         return answers
+
+    def prepare(self, scope: str, request: Enqueue) -> New:
+        """A single request for `accept_together`, so that many that come at once share an append. Raises like `accept`,
+        and `Rejected` for the request itself."""
+        check_config_id(scope)
+        now = self._clock.now()
+        (id_,) = delivery_ids(now, self._random.bytes(RANDOM_BYTES))
+        delivery = self._delivery(scope, request, self._defaults(scope), now, id_)
+        (record,) = self._records((delivery,))
+        return New(delivery, record)
+
+    async def accept_together(self, new: Sequence[New], route: str) -> None:
+        """Returns when all of them are durable. Raises `Full` or `Transient` when none was taken."""
+        await self._take([each.record for each in new], [each.delivery for each in new], route)
+
+    async def _take(self, records: Sequence[Record], deliveries: Sequence[Delivery], route: str) -> None:
+        await self._journal.append(records)
+        await self._state.accept([accepted_status(delivery) for delivery in deliveries])
+        self._meter.count(RECEIVED, len(deliveries), route)
 
     async def accept_keyed(self, scope: str, requests: Sequence[Request], route: str) -> list[Answer]:
         """The same for requests of which some have an idempotency key: a repeat gets the first answer.

@@ -4,8 +4,8 @@ Everything that can be known of a request before its body is read is checked bef
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Raw
 from msgspec.json import encode
@@ -18,7 +18,7 @@ from howk.domain.idempotency import body_hash
 from howk.domain.ids import is_delivery_id
 from howk.flow.command import Command
 from howk.flow.configs import Configs
-from howk.flow.ingest import Enqueue, Ingest
+from howk.flow.ingest import Enqueue, Ingest, New
 from howk.flow.ingest import Request as Keyed
 from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
@@ -39,8 +39,11 @@ from howk.web.times import rfc3339
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+_T = TypeVar("_T")
 
 _JSON = (b"content-type", b"application/json")
+PLAIN: Headers = [_JSON]
+"""The headers of an answer that has no others of its own; always this very list."""
 _PROBLEM = (b"content-type", b"application/problem+json")
 _MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
@@ -48,6 +51,7 @@ _CROWDED_READ = round(_MAX_BEING_READ * CROWDED)
 _CROWDED_UNDER_WAY = round(_MOST_UNDER_WAY * CROWDED)
 _MAX_SMALL = 64 << 10
 _CANCEL = ":cancel"
+_ENQUEUE = "/webhooks/{config_id}/enqueue"
 _ASIDE = frozenset({"/health", "/healthz", "/health/dependencies", "/ready", "/metrics"})
 _REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -139,42 +143,96 @@ class App:
 
     async def respond(self, request: Request) -> Reply:
         """The answer to a request, whatever it is, counted. Raises `Gone` where nobody is left to get it."""
+        return await self._alone(self._answer(request), request.method)
+
+    async def begin(self, request: Request) -> "New | Reply | Coroutine[Any, Any, Reply]":
+        """The part of a single enqueue that comes before its append; its body is whole and not large. What is `New` is
+        for `end`, a reply is a refusal, and the rest goes on alone. Waits for nothing."""
+        self._under_way += 1
+        begun = False
+        try:
+            found = await self._caught(self._begin(request), request.method)
+            begun = isinstance(found, New)
+        finally:
+            if not begun:
+                self._under_way -= 1
+        return self._counted(found) if isinstance(found, Reply) else found
+
+    async def end(self, begun: Sequence[New]) -> list[Reply]:
+        """The answers to enqueues that had begun, once they are durable, counted."""
+        try:
+            failed = await self._caught(self._ingest.accept_together(begun, _ENQUEUE), "POST")
+        finally:
+            self._under_way -= len(begun)
+        replies = [failed or Reply(202, _accepted(new.id), _ENQUEUE, PLAIN) for new in begun]
+        self._counted(replies[0], len(replies))
+        return replies
+
+    async def _begin(self, request: Request) -> "New | Coroutine[Any, Any, Reply]":
+        self._insist_on_room()
+        self._let_in(request)
+        self._guard.check_key(request.headers)
+        config_id = request.path.split("/")[2]
+        self._check_share(config_id, None)
+        self._check_size(request, self._limits.request, "api.max_request_size")
+        item = read_enqueue(request.body)
+        header = request.headers.get(b"idempotency-key")
+        if header is not None or item.idempotency_key is not None:
+            return self._alone(self._enqueue_keyed(config_id, header, item, request.body), request.method)
+        return self._ingest.prepare(config_id, item)
+
+    async def _alone(self, answer: Coroutine[Any, Any, Reply], method: str) -> Reply:
         self._under_way += 1
         try:
-            if self._under_way > _MOST_UNDER_WAY:
-                raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
-            reply = await self._answer(request)
-        except Problem as problem:
-            return self.refuse(problem, request.method)
-        except HowkError as error:
-            return self.refuse(problem_of(error), request.method)
-        except Gone:
-            raise
-        except MemoryError:
-            return self.refuse(too_little_memory(), request.method)
-        except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
-            problem = self._refusals.failed(request.method, error)
-            reply = Reply(problem.status, problem.body(), "failed", [_PROBLEM])
+            return self._counted(await self._caught(answer, method))
         finally:
             self._under_way -= 1
-        self._meter.count(REQUESTS, 1, reply.route, str(reply.status))
+
+    async def _caught(self, act: Coroutine[Any, Any, _T], method: str) -> _T | Reply:
+        """What comes of it, or what it raised as an answer, which is not counted. Raises `Gone` alone."""
+        try:
+            return await act
+        except Gone:
+            raise
+        except Problem as problem:
+            return self._refusal(problem, method)
+        except HowkError as error:
+            return self._refusal(problem_of(error), method)
+        except MemoryError:
+            return self._refusal(too_little_memory(), method)
+        except Exception as error:  # noqa: BLE001 - one request must not end the others, nor show its insides
+            problem = self._refusals.failed(method, error)
+            return Reply(problem.status, problem.body(), "failed", [_PROBLEM])
+
+    def _counted(self, reply: Reply, number: int = 1) -> Reply:
+        self._meter.count(REQUESTS, number, reply.route, str(reply.status))
         return reply
+
+    def _insist_on_room(self) -> None:
+        if self._under_way > _MOST_UNDER_WAY:
+            raise Full(f"{_MOST_UNDER_WAY} requests are under way: try again in a moment")
 
     def refuse(self, problem: Problem, method: str = "") -> Reply:
         """A problem as an answer, counted and told; also for what a connection refuses before there is a request."""
+        return self._counted(self._refusal(problem, method))
+
+    def _refusal(self, problem: Problem, method: str) -> Reply:
         self._refusals.refused(method, problem)
-        self._meter.count(REQUESTS, 1, "refused", str(problem.status))
         return Reply(problem.status, problem.body(), "refused", [_PROBLEM, *problem.headers])
 
-    async def _answer(self, request: Request) -> Reply:
+    def _let_in(self, request: Request) -> None:
         self._guard.check_host(request.headers)
-        path = request.path
-        if self._aside and path not in _ASIDE:
+        if self._aside and request.path not in _ASIDE:
             raise Problem(
                 404,
                 "not_found",
                 f"this is {self._aside}, which serves health and metrics only: the role api takes webhooks",
             )
+
+    async def _answer(self, request: Request) -> Reply:
+        self._insist_on_room()
+        self._let_in(request)
+        path = request.path
         if path.startswith("/webhooks/"):
             self._guard.check_key(request.headers)
             return await self._webhooks(request, path.split("/")[2:])
@@ -210,8 +268,6 @@ class App:
         match parts:
             case [config_id, "enqueue"]:
                 _allow(request, "POST")
-                if request.receive is None and len(request.body) <= LARGE:
-                    return await self._enqueue(request, config_id)
                 with self._large.visit() as visit:
                     return await self._enqueue(request, config_id, visit)
             case [config_id, "enqueue", "batch"]:
@@ -240,19 +296,23 @@ class App:
             case _:
                 raise _no_route(request)
 
-    async def _enqueue(self, request: Request, config_id: str, visit: Visit | None = None) -> Reply:
-        route = "/webhooks/{config_id}/enqueue"
+    async def _enqueue(self, request: Request, config_id: str, visit: Visit) -> Reply:
         self._check_share(config_id, visit)
         header = request.headers.get(b"idempotency-key")
         body = await self._read(request, self._limits.request, "api.max_request_size", visit)
         item = read_enqueue(body)
         if header is not None or item.idempotency_key is not None:
-            keyed = Keyed(item, one_key(header, item.idempotency_key), body_hash(body))
-            return _first_or_again((await self._ingest.accept_keyed(config_id, (keyed,), route))[0], route)
-        answer = (await self._ingest.accept(config_id, (item,), route))[0]
-        if isinstance(answer, Rejected):
+            return await self._enqueue_keyed(config_id, header, item, body)
+        new = self._ingest.prepare(config_id, item)
+        await self._ingest.accept_together((new,), _ENQUEUE)
+        return Reply(202, _accepted(new.id), _ENQUEUE, PLAIN)
+
+    async def _enqueue_keyed(self, config_id: str, header: bytes | None, item: Enqueue, body: bytes) -> Reply:
+        keyed = Keyed(item, one_key(header, item.idempotency_key), body_hash(body))
+        answer = (await self._ingest.accept_keyed(config_id, (keyed,), _ENQUEUE))[0]
+        if not isinstance(answer, Accepted):
             raise answer
-        return Reply(202, _accepted(answer), route, [_JSON])
+        return Reply(202, _accepted(answer.id), _ENQUEUE, [_JSON, _REPLAYED] if answer.replayed else PLAIN)
 
     async def _enqueue_batch(self, request: Request, config_id: str, visit: Visit) -> Reply:
         if b"idempotency-key" in request.headers:
@@ -338,16 +398,19 @@ class App:
         if reason := await self._readiness():
             raise Transient(reason)
 
-    async def _read(self, request: Request, limit: int, setting: str, visit: Visit | None = None) -> bytes:
-        """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
+    def _check_size(self, request: Request, limit: int, setting: str) -> int:
+        """The bytes that its body is said to have."""
         _check_kind(request.headers)
         declared = int(request.headers.get(b"content-length", b"0"))
-        if declared > limit:
+        if declared > limit or len(request.body) > limit:
             raise _too_large(limit, setting)
+        return declared
+
+    async def _read(self, request: Request, limit: int, setting: str, visit: Visit | None = None) -> bytes:
+        """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
+        declared = self._check_size(request, limit, setting)
         if request.receive is not None:
             return await self._read_on(request.receive, declared, _Bound(limit, setting), visit)
-        if len(request.body) > limit:
-            raise _too_large(limit, setting)
         if visit is not None and len(request.body) > LARGE:
             await visit.enter(len(request.body))
             visit.brought(len(request.body), whole=True)
@@ -429,12 +492,6 @@ def _accepted(webhook_id: str) -> bytes:
     return b'{"webhook_id":"%b","status":"pending"}' % webhook_id.encode()
 
 
-def _first_or_again(answer: Answer, route: str) -> Reply:
-    if not isinstance(answer, Accepted):
-        raise answer
-    return Reply(202, _accepted(answer.id), route, [_JSON, *([_REPLAYED] if answer.replayed else [])])
-
-
 def _item(index: int, outcome: str | Answer) -> dict[str, object]:
     if isinstance(outcome, str):
         return {"index": index, "webhook_id": outcome, "status": "pending"}
@@ -445,7 +502,7 @@ def _item(index: int, outcome: str | Answer) -> dict[str, object]:
 
 
 def _json(status: int, body: object, route: str) -> Reply:
-    return Reply(status, encode(body), route, [_JSON])
+    return Reply(status, encode(body), route, PLAIN)
 
 
 def _allow(request: Request, *methods: str) -> None:

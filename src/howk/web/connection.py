@@ -2,11 +2,13 @@
 the two hot routes.
 
 An enqueue whose request came whole in one read is answered without ASGI messages, in the same place of the same
-pipeline; everything else goes the way uvicorn goes. No timer belongs to a connection: `look` is called now and then.
+pipeline; everything else goes the way uvicorn goes. A head that came before on the same connection, byte for byte but
+for the length of the body, is not parsed again. No timer belongs to a connection: `look` is called now and then.
 """
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from typing import Any, NamedTuple, cast
 
 from uvicorn._types import ASGI3Application, HTTPScope
@@ -14,8 +16,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from howk.web.app import App, Reply, Request
+from howk.web.app import PLAIN, App, Reply, Request
+from howk.web.known_head import KnownHead, learn
+from howk.web.large import LARGE
 from howk.web.problems import Problem, too_little_memory
+from howk.web.together import Together
 
 TICK = 0.5
 """Seconds between two looks at a connection, and so how late a deadline may be."""
@@ -24,6 +29,10 @@ _MAX_URL = 8 << 10
 _MAX_HEAD = 32 << 10
 _MAX_HEADERS = 100
 _HOT = (b"/enqueue", b"/enqueue/batch")
+_SINGLE = b"/enqueue"
+_SLASHES_OF_SINGLE = 3
+_LESSONS = 8
+_SHORT = 256
 
 
 class Bounds(NamedTuple):
@@ -42,19 +51,32 @@ class Shared:
         self.app = app
         self.bounds = bounds
         self.now = 0.0
+        self.together = Together(app)
         self._state = state
         self._seen: object = None
         self._common = b""
+        self._accepted: dict[int, bytes] = {}
 
     def write(self, reply: Reply, *, close: bool) -> bytes:
         """An answer's bytes."""
         if self._seen is not self._state.default_headers:
             self._seen = self._state.default_headers
             self._common = b"".join([b"%b: %b\r\n" % header for header in self._state.default_headers])
+            self._accepted.clear()
+        body = reply.body
+        if close or reply.status != 202 or reply.headers is not PLAIN or len(body) > _SHORT:
+            return self._head(reply, close=close) + body
+        # These are many and of few lengths.
+        head = self._accepted.get(len(body))
+        if head is None:
+            head = self._accepted[len(body)] = self._head(reply, close=False)
+        return head + body
+
+    def _head(self, reply: Reply, *, close: bool) -> bytes:
         headers = b"".join([b"%b: %b\r\n" % header for header in reply.headers])
         end = b"connection: close\r\n\r\n" if close else b"\r\n"
         length = b"content-length: %d\r\n" % len(reply.body)
-        return b"".join((STATUS_LINE[reply.status], self._common, headers, length, end, reply.body))
+        return b"".join((STATUS_LINE[reply.status], self._common, headers, length, end))
 
 
 class _TooMuch(Exception):
@@ -63,7 +85,7 @@ class _TooMuch(Exception):
 
 class _Exchange(RequestResponseCycle):
     """A request that came whole and its answer, in a place of uvicorn's pipeline. What uvicorn reads of a cycle is
-    here; what belongs to ASGI is not."""
+    here; what belongs to ASGI is not. A `single` one is a small enqueue, which is answered together with others."""
 
     # Nobody waits for it: a request that is whole has no further message.
     message_event = asyncio.Event()
@@ -72,17 +94,33 @@ class _Exchange(RequestResponseCycle):
     disconnected = False
     more_body = False
 
-    def __init__(self, connection: "Connection", request: Request, *, keep_alive: bool) -> None:
+    def __init__(self, connection: "Connection", request: Request, *, keep_alive: bool, single: bool) -> None:
         self._connection = connection
-        self._request = request
+        self._answering: Coroutine[Any, Any, Reply] | None = None
+        self.request = request
         self.keep_alive = keep_alive
+        self.single = single
+
+    def give(self, reply: Reply, *, close: bool = False) -> None:
+        """See `Together`."""
+        if close:
+            self.keep_alive = False
+        if self._connection.flow.write_paused:
+            self.go_on(_known(reply))
+        else:
+            self._connection.answer(self, reply)
+
+    def go_on(self, answering: Coroutine[Any, Any, Reply]) -> None:
+        """See `Together`."""
+        self._answering = answering
+        self._connection.start_alone(self)
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Under uvicorn's name, so that its pipeline can start it."""
         connection = self._connection
         reply = None
         try:
-            reply = await connection.shared.app.respond(self._request)
+            reply = await (self._answering or connection.shared.app.respond(self.request))
             if connection.flow.write_paused:
                 await connection.flow.drain()
         finally:
@@ -91,6 +129,10 @@ class _Exchange(RequestResponseCycle):
                 self.keep_alive = False
                 reply = connection.shared.app.refuse(Problem(500, "internal", "howk failed to answer this request"))
             connection.answer(self, reply)
+
+
+async def _known(reply: Reply) -> Reply:
+    return reply
 
 
 class Connection(HttpToolsProtocol):
@@ -110,6 +152,9 @@ class Connection(HttpToolsProtocol):
         self._head_size = 0
         self._silent = 0
         self._hot: list[bytes] | None = None
+        self._known: KnownHead | None = None
+        self._lesson: Request | None = None
+        self._lessons = _LESSONS
         self._deaf = False
         self._problem: Problem | None = None
         self._last_words: Reply | None = None
@@ -125,8 +170,20 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        taken = self._taken
+        if self._known is not None and not self._reading:
+            request = self._known.read(data)
+            if request is not None and len(request.body) <= LARGE:
+                self._fresh = False
+                self._since = self.shared.now
+                self._begin(_Exchange(self, request, keep_alive=True, single=True))
+                return
+        taken, begins = self._taken, not self._reading
         super().data_received(data)
+        if self._lesson is not None:
+            request, self._lesson = self._lesson, None
+            if begins:
+                self._lessons -= 1
+                self._known = learn(data, request)
         if self._hot is not None:
             self._go_the_long_way(self._hot)
         if self._reading and not self._deaf:
@@ -211,14 +268,33 @@ class Connection(HttpToolsProtocol):
             "POST", self.url.decode(), dict(self.headers), None, pieces[0] if len(pieces) == 1 else b"".join(pieces)
         )
         parser = cast(Any, self.parser)
-        waits = self._busy()
         keep = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        self.cycle = _Exchange(self, request, keep_alive=keep)
+        url = self.url
+        single = len(request.body) <= LARGE and url.endswith(_SINGLE) and url.count(b"/") == _SLASHES_OF_SINGLE
+        if single and keep and self._lessons:
+            self._lesson = request
+        self._begin(_Exchange(self, request, keep_alive=keep, single=single))
+
+    def _begin(self, exchange: _Exchange) -> None:
+        waits = self._busy()
+        self.cycle = exchange
         if waits:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self._app))
+            self.pipeline.appendleft((exchange, self._app))
         else:
-            self._start_asgi_task(self.cycle, self._app)
+            self._start(exchange, self._app)
+
+    def _start(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if isinstance(cycle, _Exchange) and cycle.single:
+            group = self.shared.together.add(cycle)
+            if group is not None:
+                self._start_asgi_task(cast(RequestResponseCycle, group), app)
+        else:
+            self._start_asgi_task(cycle, app)
+
+    def start_alone(self, exchange: _Exchange) -> None:
+        """Give an exchange a task of its own."""
+        self._start_asgi_task(exchange, self._app)
 
     # What the cycles call
 
@@ -240,8 +316,7 @@ class Connection(HttpToolsProtocol):
             return
         self._since = self.shared.now
         if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            self._start(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say_and_close(self._last_words)
         else:
@@ -285,6 +360,8 @@ class Connection(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """A client must not write into howk's log: the request is answered as if it had not asked for an upgrade."""
+        # What comes next is the parser's to judge.
+        self._known, self._lessons = None, 0
 
     def _stop(self, problem: Problem) -> None:
         self._problem = problem
