@@ -3,16 +3,19 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from tests.support import Corridor, opened
 from tests.web.serving import BOUNDS, Answer, Serving, Wire, get, post, serving
 
-from howk.domain.records import PENDING
+from howk.domain.records import PENDING, Delivery, reader
 from howk.web.app import App, Limits
 from howk.web.guard import Guard
 from howk.web.refusals import Refusals
+
+_read_delivery = reader(Delivery)
 
 GOOD = b'{"endpoint":"http://127.0.0.1:9/","payload":1}'
 CHUNKED_HEAD = (
@@ -434,3 +437,276 @@ async def test_what_a_connection_refuses_is_counted(wire: Wire, corridor: Corrid
     wire.write(b"\x00\r\n\r\n")
     assert (await wire.answer()).status == 400
     assert 'howk_http_requests_total{route="refused",status="400"} 1.0' in corridor.metrics.expose().decode()
+
+
+# Requests that begin with the same head
+
+
+def _of(payload: bytes, endpoint: bytes = b"http://127.0.0.1:9/") -> bytes:
+    return b'{"endpoint":"%b","payload":%b}' % (endpoint, payload)
+
+
+async def _stored(corridor: Corridor) -> dict[str, bytes]:
+    """The payloads in the log, by the ids that were answered."""
+    ((place, (start, stop)),) = (await corridor.engines.log.bounds(PENDING)).items()
+    batches = corridor.engines.log.read(PENDING, place.partition, start, stop)
+    found = [_read_delivery(entry.value) async for batch in batches for entry in batch]
+    assert len(found) == stop
+    return {delivery.targets[0].id: delivery.body for delivery in found}
+
+
+async def _taken(wire: Wire) -> str:
+    answer = await wire.answer()
+    assert _is_accepted(answer), answer
+    assert not answer.closes
+    return answer.json()["webhook_id"]
+
+
+async def test_each_body_under_the_same_head_is_a_webhook_of_its_own(wire: Wire, corridor: Corridor) -> None:
+    sizes = (1, 1, 7, 8, 9, 10, 99, 100, 101, 940, 9_990, 15_000, 16_384, 16_385, 40_000, 3, 1)
+    expected: dict[str, bytes] = {}
+    for number, size in enumerate(sizes):
+        payload = b'"%b"' % (b"%x" % (number % 16) * size)
+        wire.write(post(_of(payload)))
+        expected[await _taken(wire)] = payload
+    assert await _stored(corridor) == expected
+    assert len(expected) == len(sizes)
+
+
+async def test_a_body_under_a_known_head_may_come_in_pieces(wire: Wire, corridor: Corridor) -> None:
+    expected: dict[str, bytes] = {}
+    whole = post(_of(b"0"))
+    for cut in (len(whole), len(whole) - 1, whole.index(b"{"), whole.index(b"{") - 1, 60, 20, 1, len(whole)):
+        wire.write(post(_of(b"-1")))
+        expected[await _taken(wire)] = b"-1"
+        wire.write(whole[:cut])
+        if cut < len(whole):
+            assert await wire.silent()
+            wire.write(whole[cut:])
+        expected[await _taken(wire)] = b"0"
+    assert await _stored(corridor) == expected
+    assert len(expected) == 16
+
+
+async def test_requests_under_a_known_head_may_come_at_once(wire: Wire, corridor: Corridor) -> None:
+    expected: dict[str, bytes] = {}
+    for several in ([b"1"], [b"2", b"33"], [b"4"], [b"5", b"6", b"7"], [b"8"]):
+        wire.write(*[post(_of(payload)) for payload in several])
+        for payload in several:
+            expected[await _taken(wire)] = payload
+    # One that is behind another which is not answered yet.
+    wire.write(post(_of(b"9")))
+    await asyncio.sleep(0)
+    wire.write(post(_of(b"10")))
+    expected[await _taken(wire)] = b"9"
+    expected[await _taken(wire)] = b"10"
+    assert await _stored(corridor) == expected
+    assert len(expected) == 10
+
+
+async def test_one_under_a_known_head_waits_for_what_was_asked_before_it(
+    wire: Wire, slow: Slow, corridor: Corridor
+) -> None:
+    wire.write(post(_of(b"1")))
+    first = await _taken(wire)
+    wire.write(get("/ready"))
+    await slow.asked.wait()
+    wire.write(post(_of(b"2")))
+    assert await wire.silent()
+    assert await _stored(corridor) == {first: b"1"}
+    slow.let_go.set()
+    assert (await wire.answer()).status == 200
+    second = await _taken(wire)
+    assert await _stored(corridor) == {first: b"1", second: b"2"}
+
+
+async def test_what_differs_from_a_known_head_is_read_for_what_it_is(wire: Wire, corridor: Corridor) -> None:
+    wire.write(post(_of(b"1")))
+    expected = {await _taken(wire): b"1"}
+    wire.write(post(_of(b"2"), "/webhooks/other/enqueue"))
+    other = await _taken(wire)
+    expected[other] = b"2"
+    wire.write(get(f"/webhooks/{other}/status"))
+    assert (await wire.answer()).json()["config_id"] == "other"
+    wire.write(post(_of(b"3")), CHUNKED_HEAD, chunks(_of(b"4"), 5), post(_of(b"5"), "/webhooks/app/enqueue", b"A: b"))
+    for payload in (b"3", b"4", b"5"):
+        expected[await _taken(wire)] = payload
+    wire.write(post(_of(b"6")).replace(b"application/json", b"application/JSON"))
+    expected[await _taken(wire)] = b"6"
+    wire.write(post(_of(b"7")).replace(b"application/json", b"text/plain"))
+    assert (await wire.answer()).status == 415
+    wire.write(post(_of(b"8")).replace(b"127.0.0.1\r\n", b"evil.example\r\n"))
+    assert (await wire.answer()).status == 421
+    wire.write(post(_of(b"9")))
+    expected[await _taken(wire)] = b"9"
+    assert await _stored(corridor) == expected
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        post(GOOD).replace(b"Content-Length: ", b"Content-Length: +"),
+        post(GOOD).replace(b"Content-Length: ", b"Content-Length: -"),
+        post(GOOD).replace(b"Content-Length: 46", b"Content-Length: 4x"),
+        post(GOOD).replace(b"Content-Length: 46", b"Content-Length: "),
+        post(GOOD).replace(b"Content-Length: 46", b"Content-Length: 46\r\nContent-Length: 46"),
+        post(GOOD).replace(b"Content-Length: 46", b"Content-Length: 46\r\nTransfer-Encoding: chunked"),
+        post(GOOD).replace(b"Content-Length: 46", b"Content-Length: 45"),
+        post(GOOD) + b"}",
+    ],
+    ids=range(9),
+)
+async def test_garbage_after_a_known_head_is_refused_and_ends_the_connection(
+    wire: Wire, corridor: Corridor, spoiled: bytes
+) -> None:
+    assert len(GOOD) == 46
+    for _ in range(2):
+        wire.write(post(GOOD))
+        await _taken(wire)
+    wire.write(spoiled)
+    answers = [await wire.answer()]
+    if answers[0].status != 400 or not answers[0].closes:
+        # What stands before the garbage was a request.
+        answers.append(await wire.answer())
+    assert (answers[-1].status, answers[-1].closes) == (400, True)
+    assert await wire.rest() == b""
+    assert await _accepted(corridor) == 2 + sum([answer.status == 202 for answer in answers])
+
+
+async def test_connection_close_after_a_known_head_is_honoured(wire: Wire, corridor: Corridor) -> None:
+    for _ in range(2):
+        wire.write(post(GOOD))
+        await _taken(wire)
+    wire.write(post(GOOD, "/webhooks/app/enqueue", b"Connection: close"))
+    wire.write(post(GOOD))
+    answer = await wire.answer()
+    assert (answer.status, answer.closes) == (202, True)
+    assert await wire.rest() == b""
+    assert await _accepted(corridor) == 3
+
+
+async def test_an_idempotency_key_in_a_known_head_is_a_repeat(wire: Wire, corridor: Corridor) -> None:
+    await corridor.house.recall.turn()
+    keyed = post(_of(b"1"), "/webhooks/app/enqueue", b"Idempotency-Key: k")
+    answers: list[Answer] = []
+    for _ in range(3):
+        wire.write(keyed)
+        answers.append(await wire.answer())
+    assert {(answer.status, answer.body) for answer in answers} == {(202, answers[0].body)}
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", "true"]
+    for other in (_of(b"2"), _of(b"12")):
+        wire.write(post(other, "/webhooks/app/enqueue", b"Idempotency-Key: k"))
+        assert (await wire.answer()).json()["code"] == "idempotency_key_reused"
+    assert await _accepted(corridor) == 1
+
+
+async def test_a_bad_body_under_a_known_head_is_refused_and_the_connection_goes_on(
+    wire: Wire, corridor: Corridor
+) -> None:
+    wire.write(post(_of(b"1")))
+    expected = {await _taken(wire): b"1"}
+    for number, (body, status) in enumerate(
+        (
+            (b"{", 400),
+            (b"x", 400),
+            (_of(b"\xff"), 400),
+            (_of(b'1,"payload":2'), 400),
+            (_of(b"1", b"ftp://x/"), 422),
+            (b'{"payload":1}', 422),
+        )
+    ):
+        wire.write(post(body))
+        answer = await wire.answer()
+        assert (answer.status, answer.closes) == (status, False)
+        wire.write(post(_of(b"%d" % number)))
+        expected[await _taken(wire)] = b"%d" % number
+    wire.write(post(b""))
+    assert (await wire.answer()).status == 400
+    wire.write(post(_of(b"2")))
+    expected[await _taken(wire)] = b"2"
+    assert await _stored(corridor) == expected
+
+
+async def test_more_heads_than_a_connection_learns_are_all_read(wire: Wire, corridor: Corridor) -> None:
+    expected: dict[str, bytes] = {}
+    for number in (*range(24), *range(24)):
+        payload = b"%d" % number
+        wire.write(post(_of(payload), "/webhooks/app/enqueue", b"Traceparent: %d" % number))
+        expected[await _taken(wire)] = payload
+    assert await _stored(corridor) == expected
+    assert len(expected) == 48
+
+
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
+async def test_after_an_upgrade_was_asked_for_no_head_is_known(wire: Wire, corridor: Corridor, upgrade: bytes) -> None:
+    for _ in range(2):
+        wire.write(post(GOOD))
+        await _taken(wire)
+    asking = (b"Connection: Upgrade", b"Upgrade: " + upgrade)
+    wire.write(get("/health", *asking))
+    assert (await wire.answer()).status == 200
+    # What the parser says of this is the same as on a connection that knew nothing.
+    wire.write(post(GOOD))
+    heard = await _first(wire)
+    async with _another(wire) as other:
+        other.write(get("/health", *asking))
+        assert (await other.answer()).status == 200
+        other.write(post(GOOD))
+        assert await _first(other) == heard
+    assert await _accepted(corridor) == 2 + 2 * (heard == b"HTTP/1.1 202 Accepted")
+
+
+async def _first(wire: Wire) -> bytes:
+    """The first line of what comes, if anything does."""
+    try:
+        async with asyncio.timeout(0.2):
+            return (await wire.reader.readline()).strip()
+    except TimeoutError:
+        return b""
+
+
+def _another(wire: Wire) -> AbstractAsyncContextManager[Wire]:
+    return Wire.open(wire.writer.get_extra_info("peername")[1])
+
+
+async def test_deadlines_run_on_after_a_request_under_a_known_head(app: App, corridor: Corridor) -> None:
+    async with serving(app, SHORT._replace(keep_alive=60)) as door, Wire.open(door.port) as wire:
+        for _ in range(3):
+            wire.write(post(GOOD))
+            await _taken(wire)
+        wire.write(post(GOOD)[:-1])
+        answer = await wire.answer()
+        assert (answer.status, answer.closes) == (408, True)
+        assert await wire.rest() == b""
+    async with serving(app, SHORT._replace(read_timeout=60)) as door, Wire.open(door.port) as wire:
+        for _ in range(3):
+            wire.write(post(GOOD))
+            await _taken(wire)
+        assert await wire.rest() == b""
+    assert await _accepted(corridor) == 6
+
+
+async def test_requests_under_a_known_head_keep_a_connection_alive(app: App) -> None:
+    async with serving(app, SHORT) as door, Wire.open(door.port) as wire, Wire.open(door.port) as idle:
+        wire.write(post(GOOD))
+        idle.write(post(GOOD))
+        await _taken(wire)
+        await _taken(idle)
+        closed = asyncio.ensure_future(idle.rest())
+        while not closed.done():
+            wire.write(post(GOOD))
+            await _taken(wire)
+            await asyncio.sleep(0.01)
+        assert await closed == b""
+        wire.write(post(GOOD))
+        await _taken(wire)
+
+
+async def test_a_client_that_closes_its_side_after_a_known_head_gets_its_answer(wire: Wire) -> None:
+    wire.write(post(GOOD))
+    await _taken(wire)
+    wire.write(post(GOOD))
+    wire.writer.write_eof()
+    assert (await wire.answer()).status == 202
+    assert await wire.rest() == b""

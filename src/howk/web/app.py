@@ -143,18 +143,19 @@ class App:
 
     async def respond(self, request: Request) -> Reply:
         """The answer to a request, whatever it is, counted. Raises `Gone` where nobody is left to get it."""
+        self._under_way += 1
         return await self._alone(self._answer(request), request.method)
 
     async def begin(self, request: Request) -> "New | Reply | Coroutine[Any, Any, Reply]":
         """The part of a single enqueue that comes before its append; its body is whole and not large. What is `New` is
         for `end`, a reply is a refusal, and the rest goes on alone. Waits for nothing."""
         self._under_way += 1
-        begun = False
+        goes_on = False
         try:
             found = await self._caught(self._begin(request), request.method)
-            begun = isinstance(found, New)
+            goes_on = not isinstance(found, Reply)
         finally:
-            if not begun:
+            if not goes_on:
                 self._under_way -= 1
         return self._counted(found) if isinstance(found, Reply) else found
 
@@ -167,6 +168,10 @@ class App:
         replies = [failed or Reply(202, _accepted(new.id), _ENQUEUE, PLAIN) for new in begun]
         self._counted(replies[0], len(replies))
         return replies
+
+    def drop(self, begun: Sequence[New]) -> None:
+        """Enqueues that had begun and will not be ended: nothing was taken of them."""
+        self._under_way -= len(begun)
 
     async def _begin(self, request: Request) -> "New | Coroutine[Any, Any, Reply]":
         self._insist_on_room()
@@ -182,7 +187,7 @@ class App:
         return self._ingest.prepare(config_id, item)
 
     async def _alone(self, answer: Coroutine[Any, Any, Reply], method: str) -> Reply:
-        self._under_way += 1
+        """The end of a request that is counted as under way already."""
         try:
             return self._counted(await self._caught(answer, method))
         finally:

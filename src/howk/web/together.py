@@ -66,12 +66,14 @@ class Group:
                 else:
                     exchange.go_on(found)
             if begun:
-                replies = await self._app.end(begun)
+                ending, begun = begun, []
+                replies = await self._app.end(ending)
                 waiting.reverse()
                 for reply in replies:
                     waiting.pop().give(reply)
         finally:
             # A fault goes on to whoever looks after the task; no client is left without an answer.
+            self._app.drop(begun)
             for exchange in (*waiting, *left):
                 failed = Problem(500, "internal", "howk failed to answer this request")
                 exchange.give(self._app.refuse(failed), close=True)
