@@ -488,6 +488,36 @@ async def test_a_body_under_a_known_head_may_come_in_pieces(wire: Wire, corridor
     assert len(expected) == 16
 
 
+async def test_the_end_of_a_head_that_came_in_pieces_is_no_head(wire: Wire, corridor: Corridor) -> None:
+    whole = post(GOOD)
+    wire.write(whole[:20])
+    assert await wire.silent()
+    wire.write(whole[20:])
+    await _taken(wire)
+    wire.write(whole[20:])
+    answer = await wire.answer()
+    assert (answer.status, answer.closes) == (400, True)
+    assert await _accepted(corridor) == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_reads_like_a_known_request_is_a_body(wire: Wire, corridor: Corridor, chunked: bool) -> None:
+    wire.write(post(GOOD))
+    await _taken(wire)
+    inner = post(GOOD)
+    head = CHUNKED_HEAD + b"%x\r\n" % len(inner) if chunked else post(inner)[: -len(inner)]
+    wire.write(head)
+    assert await wire.silent()
+    wire.write(inner)
+    if chunked:
+        assert await wire.silent()
+        wire.write(b"\r\n0\r\n\r\n")
+    assert (await wire.answer()).status == 400
+    wire.write(get("/health"))
+    assert (await wire.answer()).status == 200
+    assert await _accepted(corridor) == 1
+
+
 async def test_requests_under_a_known_head_may_come_at_once(wire: Wire, corridor: Corridor) -> None:
     expected: dict[str, bytes] = {}
     for several in ([b"1"], [b"2", b"33"], [b"4"], [b"5", b"6", b"7"], [b"8"]):

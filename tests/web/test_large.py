@@ -115,6 +115,20 @@ async def test_no_more_bytes_are_inside_than_the_bound_and_everyone_is_answered(
         assert (large.standing, large.inside) == (0, 0)
 
 
+async def test_a_large_one_stands_in_line_although_its_head_is_known(door: Opened) -> None:
+    large = LargeBodies(LINE)
+    async with serving(door(large)) as served, AsyncExitStack() as stack:
+        knowing = await stack.enter_async_context(Wire.open(served.port))
+        for _ in range(2):
+            knowing.write(post(SMALL))
+            assert await answered(knowing) == 202
+        first, _ = await begin(stack, served.port, large, 2)
+        knowing.write(post(WHOLE))
+        await until(lambda: large.standing == 1)
+        first.write(post(LARGE)[50_000:])
+        assert [await answered(first), await answered(knowing)] == [202, 202]
+
+
 async def test_who_stands_too_long_is_told_when_to_come_again_and_its_connection_goes_on(door: Opened) -> None:
     large = LargeBodies(LINE._replace(patience=0.1))
     async with serving(door(large)) as served, AsyncExitStack() as stack:

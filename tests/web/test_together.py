@@ -368,21 +368,25 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(scene: Scene) -> None
     head = await stuck.line()
     assert b"content-length: %d\r\n" % len(_FLOOD) in head
     first.write(post(body(b"1")))
-    stuck.write(post(body(b"2")))
+    stuck.write(post(body(b"2")), post(body(b"6")), post(body(b"7")))
     second.write(post(body(b"3")))
     assert [answer.status for answer in await answers([first, second])] == [202] * 2
     assert [len(records) for records in scene.gate.asked] == [3]
     for wire_ in (first, second):
         wire_.write(post(body(b"4")))
     assert [answer.status for answer in await answers([first, second])] == [202] * 2
+    # An answer that there is no room for is kept, and no further request begun.
+    assert sorted((await scene.stored()).values()) == sorted([*before.values(), b"1", b"2", b"3", b"4", b"4"])
     async with asyncio.timeout(15):
         assert await stuck.reader.readexactly(len(_FLOOD)) == _FLOOD
     answer = await stuck.answer()
     assert (answer.status, answer.closes) == (202, False)
     assert (await scene.stored())[answer.json()["webhook_id"]] == b"2"
+    assert [(await stuck.answer()).status for _ in range(2)] == [202] * 2
     stuck.write(post(body(b"5")))
     assert (await stuck.answer()).status == 202
-    assert sorted((await scene.stored()).values()) == sorted([*before.values(), b"1", b"2", b"3", b"4", b"4", b"5"])
+    expected = [*before.values(), *[b"%d" % number for number in (1, 2, 3, 4, 4, 5, 6, 7)]]
+    assert sorted((await scene.stored()).values()) == sorted(expected)
     assert await scene.room() == _MOST
 
 

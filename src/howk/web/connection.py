@@ -173,8 +173,6 @@ class Connection(HttpToolsProtocol):
         if self._known is not None and not self._reading:
             request = self._known.read(data)
             if request is not None and len(request.body) <= LARGE:
-                self._fresh = False
-                self._since = self.shared.now
                 self._begin(_Exchange(self, request, keep_alive=True, single=True))
                 return
         taken, begins = self._taken, not self._reading
