@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -656,6 +657,26 @@ async def test_a_bad_body_under_a_known_head_is_refused_and_the_connection_goes_
     wire.write(post(_of(b"2")))
     expected[await _taken(wire)] = b"2"
     assert await _stored(corridor) == expected
+
+
+async def test_a_known_head_lets_nobody_in_who_was_not(corridor: Corridor, slow: Slow) -> None:
+    house, metrics, clock = corridor.house, corridor.metrics, corridor.clock
+    guard = Guard([sha256(b"hk_right").hexdigest()], loopback_only=False, rate=3, now=clock.monotonic)
+    limits, told = Limits(1_000, 1_000, 5), Refusals(corridor.notes)
+    app = App(house.ingest, corridor.engines.state, guard, limits, metrics, metrics.expose, slow, told)
+    right, wrong = (
+        post(GOOD, "/webhooks/app/enqueue", b"Authorization: Bearer hk_" + key) for key in (b"right", b"wrng")
+    )
+    async with serving(app) as door, Wire.open(door.port) as wire:
+        statuses: list[int] = []
+        for data in (wrong, wrong, right, right, post(GOOD), wrong, right, right, right):
+            wire.write(data)
+            statuses.append((await wire.answer()).status)
+        assert statuses == [401, 401, 202, 202, 401, 401, 202, 429, 429]
+        clock.advance(1_000)
+        wire.write(right)
+        assert _is_accepted(await wire.answer())
+    assert await _accepted(corridor) == 4
 
 
 async def test_more_heads_than_a_connection_learns_are_all_read(wire: Wire, corridor: Corridor) -> None:
