@@ -9,9 +9,11 @@ import pytest
 from msgspec import Raw
 from tests.support import NOW, TRIAL, Corridor, Notes, opened, running, settings
 
+from howk.domain.config_defaults import ConfigRequest
 from howk.domain.delivery import Status
 from howk.domain.errors import Full, HowkError, Rejected, Transient
 from howk.domain.records import PENDING, RESULTS, Delivery, reader
+from howk.domain.timing import RetryAsked
 from howk.flow.ingest import Enqueue, Ingest, New
 from howk.ports.log import Finish, Log, Record
 from howk.runtime.observability import Metrics
@@ -171,3 +173,13 @@ async def test_what_would_not_be_accepted_is_not_prepared(
         with pytest.raises(Rejected) as refusal:
             corridor.house.ingest.prepare(scope, _enqueue(**fields))
         assert refusal.value.code == code
+
+
+async def test_each_of_them_gets_the_defaults_of_its_own_config(tmp_path: Path) -> None:
+    async with opened(tmp_path) as corridor:
+        for scope, attempts in (("app", 2), ("third", 7)):
+            await corridor.house.configs.put(scope, ConfigRequest(retry=RetryAsked(max_attempts=attempts)))
+        ingest = corridor.house.ingest
+        await ingest.accept_together([ingest.prepare(scope, _enqueue()) for scope in SCOPES], "test")
+        stored = [_read(value) for value in await _stored(corridor)]
+        assert [(d.scope, d.max_attempts) for d in stored] == [("app", 2), ("other", 20), ("third", 7), ("app", 2)]
