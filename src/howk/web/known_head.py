@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from howk.web.app import Request
 
-_LONGEST = 2_048
+_LONGEST = 1_024
 _MOST_DIGITS = 8
 _NAME = b"\r\ncontent-length:"
 _END = b"\r\n\r\n"
