@@ -4,7 +4,7 @@ length of the body: the same bytes mean the same, so they need not be parsed ane
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from howk.web.app import Request
+from howk.web.messages import Request
 
 _LONGEST = 1_024
 _MOST_DIGITS = 8
