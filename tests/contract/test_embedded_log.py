@@ -346,6 +346,22 @@ async def test_a_few_trims_let_the_file_shrink(path: Path) -> None:
     assert (path / "log.db").stat().st_size < 12 << 20
 
 
+async def test_what_goes_for_its_age_alone_goes_in_smaller_parts_than_what_makes_room(path: Path) -> None:
+    clock = ManualClock(1_000)
+    record = bytes(64 << 10)
+    async with open_log(path, clock) as log:
+        for _ in range(40):
+            await log.append([Record(PENDING, "a", record)])
+        entries = await (await reading(log)).take(40)
+        await log.append([], finish("group", entries))
+        clock.advance(1)
+        old = await log.trim(PENDING, 0, 40, clock.now())
+        full = await log.trim(PENDING, 0, 40)
+        # Nobody waits for the room of the first, and what the door brings waits for the writer meanwhile.
+        assert 0 < old * len(record) <= 256 << 10
+        assert (full - old) * len(record) > 1 << 20
+
+
 async def test_an_entry_carries_the_time_of_its_append(path: Path) -> None:
     clock = ManualClock(1_000)
     async with open_log(path, clock) as log:

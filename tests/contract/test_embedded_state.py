@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from tests.contract.embedded import KEEP, change, image_of, keep_of, killed_afte
 from howk.adapters.embedded import hot
 from howk.adapters.embedded.db import connect
 from howk.adapters.embedded.directory import Directory
-from howk.adapters.embedded.state import EmbeddedState
+from howk.adapters.embedded.state import EmbeddedState, Keep
 from howk.domain.delivery import LIMIT
 from howk.domain.errors import Transient
 from howk.domain.windows import HOUR, Window
 from howk.ports.clock import Clock
 from howk.ports.state import Condition, HotState
+from howk.testing.clock import ManualClock
 from howk.testing.state_samples import (
     FAR,
     LEASE,
@@ -376,6 +378,25 @@ async def test_an_older_format_is_rebuilt(path: Path) -> None:
     change(path / "hot.db", "DROP TABLE slices")
     async with open_state(path) as state:
         assert (await state.condition())[:2] == (False, "it has another format")
+
+
+@pytest.mark.parametrize("brings", [0, 40])
+async def test_an_outcome_drops_a_bounded_part_of_what_is_old_and_more_than_it_brings(path: Path, brings: int) -> None:
+    old = [f"old/{n:04}" for n in range(400)]
+    async with open_state(path, Keep(60_000, 10_000)) as state:
+        now = ManualClock().now()
+        rebuild = await state.rebuild()
+        await rebuild.restore([ended(id_, 0, now - 60_001) for id_ in old])
+        await rebuild.seal({0: 1})
+        left = [sum(word is not None for word in await states(state, old))]
+        for step in range(20):
+            fresh = [ended(f"new/{step}/{n}", 0, now) for n in range(brings)]
+            await state.apply(fresh, {0: 2 + step})
+            left.append(sum(word is not None for word in await states(state, old)))
+    dropped = [before - after for before, after in pairwise(left)]
+    assert left[-1] == 0
+    assert brings < max(dropped) < 400 / 2
+    assert all(each == max(dropped) for each in dropped[: 300 // max(dropped)])
 
 
 async def test_its_file_stays_as_large_as_what_it_holds_at_most(path: Path) -> None:

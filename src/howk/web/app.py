@@ -4,7 +4,7 @@ Everything that can be known of a request before its body is read is checked bef
 """
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Raw
@@ -23,31 +23,25 @@ from howk.flow.ingest import Request as Keyed
 from howk.flow.keyed import Accepted, Answer
 from howk.ports.state import HotState
 from howk.ports.telemetry import REQUESTS, Meter
+from howk.web.bodies import Bodies, Bound, check_body
 from howk.web.commands import ENDPOINT_VERBS, Cancelling, EndpointCommanded, already_ended, endpoint_shown
 from howk.web.configs import shown
 from howk.web.envelope import read_batch, read_config, read_endpoint, read_endpoint_query, read_enqueue, read_item
 from howk.web.guard import Guard
 from howk.web.health import Dependency, examine
 from howk.web.keys import bad_key, one_key
-from howk.web.large import A_TURN, LARGE, LargeBodies, Visit
+from howk.web.large import A_TURN, LargeBodies, Visit
+from howk.web.messages import JSON, PLAIN, Gone, Receive, Reply, Request, Send, send_reply
 from howk.web.openapi import StatsAnswer, document
 from howk.web.page import PAGE_HEADERS, page
-from howk.web.problems import Headers, Problem, problem_of, too_little_memory
+from howk.web.problems import Problem, problem_of, too_little_memory
 from howk.web.refusals import Refusals
 from howk.web.times import rfc3339
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 _T = TypeVar("_T")
 
-_JSON = (b"content-type", b"application/json")
-PLAIN: Headers = [_JSON]
-"""The headers of an answer that has no others of its own; always this very list."""
 _PROBLEM = (b"content-type", b"application/problem+json")
-_MAX_BEING_READ = 256 << 20
 _MOST_UNDER_WAY = 4_096
-_CROWDED_READ = round(_MAX_BEING_READ * CROWDED)
 _CROWDED_UNDER_WAY = round(_MOST_UNDER_WAY * CROWDED)
 _MAX_SMALL = 64 << 10
 _CANCEL = ":cancel"
@@ -57,39 +51,12 @@ _REPLAYED = (b"idempotent-replayed", b"true")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
-class Reply(NamedTuple):
-    """What goes back. `route` is the pattern, for the metric."""
-
-    status: int
-    body: bytes
-    route: str
-    headers: Headers = []  # noqa: RUF012 - never changed; a NamedTuple default
-
-
-class Request(NamedTuple):
-    """A request whose head is known. `receive` reads its body; None where all of it is in `body` already."""
-
-    method: str
-    path: str
-    headers: Mapping[bytes, bytes]
-    receive: Receive | None = None
-    body: bytes = b""
-    query: bytes = b""
-
-
 class Limits(NamedTuple):
     """Bytes of a request, bytes of a batch request, and items in a batch."""
 
     request: int
     batch: int
     items: int
-
-
-class _Bound(NamedTuple):
-    """The most bytes of a body, and the setting that says so."""
-
-    limit: int
-    setting: str
 
 
 class App:
@@ -127,7 +94,8 @@ class App:
         self._now = now
         self._command = command
         self._large = large if large is not None else LargeBodies()
-        self._being_read = 0
+        self._bodies = Bodies()
+        self._single = Bound(limits.request, "api.max_request_size")
         self._under_way = 0
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -139,7 +107,7 @@ class App:
             reply = await self.respond(Request(scope["method"], scope["path"], headers, receive, query=query))
         except Gone:
             return
-        await _send(send, reply)
+        await send_reply(send, reply)
 
     async def respond(self, request: Request) -> Reply:
         """The answer to a request, whatever it is, counted. Raises `Gone` where nobody is left to get it."""
@@ -179,7 +147,7 @@ class App:
         self._guard.check_key(request.headers)
         config_id = request.path.split("/")[2]
         self._check_share(config_id, None)
-        self._check_size(request, self._limits.request, "api.max_request_size")
+        check_body(request, self._single)
         item = read_enqueue(request.body)
         header = request.headers.get(b"idempotency-key")
         if header is not None or item.idempotency_key is not None:
@@ -260,7 +228,7 @@ class App:
             return _json(200 if health.status == "ok" else 503, health, path)
         if path == "/openapi.json":
             _allow(request, "GET", "HEAD")
-            return Reply(200, document(), path, [_JSON])
+            return Reply(200, document(), path, PLAIN)
         if path == "/docs":
             _allow(request, "GET", "HEAD")
             return Reply(200, page(), path, PAGE_HEADERS)
@@ -304,7 +272,7 @@ class App:
     async def _enqueue(self, request: Request, config_id: str, visit: Visit) -> Reply:
         self._check_share(config_id, visit)
         header = request.headers.get(b"idempotency-key")
-        body = await self._read(request, self._limits.request, "api.max_request_size", visit)
+        body = await self._bodies.read(request, self._single, visit)
         item = read_enqueue(body)
         if header is not None or item.idempotency_key is not None:
             return await self._enqueue_keyed(config_id, header, item, body)
@@ -317,13 +285,13 @@ class App:
         answer = (await self._ingest.accept_keyed(config_id, (keyed,), _ENQUEUE))[0]
         if not isinstance(answer, Accepted):
             raise answer
-        return Reply(202, _accepted(answer.id), _ENQUEUE, [_JSON, _REPLAYED] if answer.replayed else PLAIN)
+        return Reply(202, _accepted(answer.id), _ENQUEUE, [JSON, _REPLAYED] if answer.replayed else PLAIN)
 
     async def _enqueue_batch(self, request: Request, config_id: str, visit: Visit) -> Reply:
         if b"idempotency-key" in request.headers:
             raise bad_key("invalid_idempotency_key", "in a batch each webhook has a key of its own: idempotency_key")
         self._check_share(config_id, visit)
-        body = await self._read(request, self._limits.batch, "api.max_batch_size", visit)
+        body = await self._bodies.read(request, Bound(self._limits.batch, "api.max_batch_size"), visit)
         raws = read_batch(body, self._limits.items)
         items = [read_item(raw) for raw in raws] if len(body) <= A_TURN else await _read_items(raws, visit)
         route = "/webhooks/{config_id}/enqueue/batch"
@@ -346,9 +314,12 @@ class App:
         }
         return _json(202 if accepted else 422, summary, route)
 
+    def _small(self, why: str) -> Bound:
+        return Bound(min(self._limits.request, _MAX_SMALL), why)
+
     def _check_share(self, config_id: str, visit: Visit | None) -> None:
         """Near a bound of the door, whoever brought most lately has to wait, before its body is read."""
-        crowded = self._under_way > _CROWDED_UNDER_WAY or self._being_read > _CROWDED_READ
+        crowded = self._under_way > _CROWDED_UNDER_WAY or self._bodies.crowded
         if crowded or (visit is not None and self._large.crowded):
             self._ingest.check_share(config_id)
 
@@ -362,7 +333,7 @@ class App:
         route = "/config/{config_id}"
         _allow(request, "GET", "HEAD", "PUT", "DELETE")
         if request.method == "PUT":
-            body = await self._read(request, min(self._limits.request, _MAX_SMALL), "a config is never larger")
+            body = await self._bodies.read(request, self._small("a config is never larger"))
             return _json(200, shown(await configs.put(config_id, read_config(body))), route)
         if request.method == "DELETE":
             if not await configs.remove(config_id):
@@ -387,7 +358,7 @@ class App:
         return _json(202, Cancelling(webhook_id), "/webhooks/{webhook_id}:cancel")
 
     async def _endpoint_command(self, request: Request, config_id: str, verb: str, command: Command) -> Reply:
-        body = await self._read(request, min(self._limits.request, _MAX_SMALL), "a URL is never larger")
+        body = await self._bodies.read(request, self._small("a URL is never larger"))
         name = ENDPOINT_VERBS[verb]
         named = await command.endpoint(config_id, read_endpoint(body), name)
         return _json(202, EndpointCommanded(*named, name), f"/config/{{config_id}}/{verb}")
@@ -402,58 +373,6 @@ class App:
         """What is not known may just not be known yet: hot state is behind the log at a start."""
         if reason := await self._readiness():
             raise Transient(reason)
-
-    def _check_size(self, request: Request, limit: int, setting: str) -> int:
-        """The bytes that its body is said to have."""
-        _check_kind(request.headers)
-        declared = int(request.headers.get(b"content-length", b"0"))
-        if declared > limit or len(request.body) > limit:
-            raise _too_large(limit, setting)
-        return declared
-
-    async def _read(self, request: Request, limit: int, setting: str, visit: Visit | None = None) -> bytes:
-        """The JSON body, at most `limit` bytes of it, and of all that are being read a bounded sum."""
-        declared = self._check_size(request, limit, setting)
-        if request.receive is not None:
-            return await self._read_on(request.receive, declared, _Bound(limit, setting), visit)
-        if visit is not None and len(request.body) > LARGE:
-            await visit.enter(len(request.body))
-            visit.brought(len(request.body), whole=True)
-            await visit.turn(len(request.body))
-        return request.body
-
-    async def _read_on(self, receive: Receive, declared: int, bound: _Bound, visit: Visit | None) -> bytes:
-        """A body that comes in pieces."""
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            if visit is not None and declared > LARGE:
-                await visit.enter(declared)
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                chunk: bytes = message.get("body", b"")
-                size += len(chunk)
-                self._being_read += len(chunk)
-                if size > bound.limit:
-                    raise _too_large(*bound)
-                if self._being_read > _MAX_BEING_READ:
-                    raise Full(f"{self._being_read >> 20} MiB of requests are being read: try again in a moment")
-                chunks.append(chunk)
-                more = message.get("more_body", False)
-                if visit is not None:
-                    if size > LARGE and not visit.entered:
-                        # Nobody said how much it will be.
-                        await visit.enter(bound.limit if more else size)
-                    visit.brought(size, whole=not more)
-                if not more:
-                    break
-            if visit is not None and visit.entered:
-                await visit.turn(size)
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        finally:
-            self._being_read -= size
 
     async def _ready(self) -> Reply:
         reason = await self._readiness()
@@ -531,29 +450,3 @@ def _no_webhook() -> Problem:
 
 def _no_config() -> Problem:
     return Problem(404, "not_found", "no config of this id sets anything")
-
-
-class Gone(Exception):
-    """The client left before its request was whole."""
-
-
-def _check_kind(headers: Mapping[bytes, bytes]) -> None:
-    """Asking for the content type is what keeps a web page's plain form from posting here."""
-    given = headers.get(b"content-type", b"")
-    media = given if given == b"application/json" else given.partition(b";")[0].strip().lower()
-    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
-        raise Problem(415, "unsupported_media_type", "send the body as Content-Type: application/json")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Problem(415, "unsupported_media_type", "send the body without Content-Encoding")
-
-
-def _too_large(limit: int, setting: str) -> Problem:
-    return Problem(413, "request_too_large", f"the request is larger than {limit} bytes ({setting})")
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    # RFC 9110, 8.6: an answer that can have no content says no length.
-    length = [] if reply.status == 204 else [(b"content-length", b"%d" % len(reply.body))]
-    headers = [*reply.headers, *length]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

@@ -16,9 +16,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from howk.web.app import PLAIN, App, Reply, Request
+from howk.web.app import App
 from howk.web.known_head import KnownHead, learn
 from howk.web.large import LARGE
+from howk.web.messages import PLAIN, Reply, Request
 from howk.web.problems import Problem, too_little_memory
 from howk.web.together import Together
 
@@ -171,7 +172,11 @@ class Connection(HttpToolsProtocol):
         if self._deaf:
             return
         if self._known is not None and not self._reading:
-            request = self._known.read(data)
+            try:
+                request = self._known.read(data)
+            except MemoryError:
+                self._refuse(too_little_memory())
+                return
             if request is not None and len(request.body) <= LARGE:
                 self._begin(_Exchange(self, request, keep_alive=True, single=True))
                 return

@@ -4,9 +4,9 @@ length of the body: the same bytes mean the same, so they need not be parsed ane
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from howk.web.app import Request
+from howk.web.messages import Request
 
-_LONGEST = 2_048
+_LONGEST = 1_024
 _MOST_DIGITS = 8
 _NAME = b"\r\ncontent-length:"
 _END = b"\r\n\r\n"

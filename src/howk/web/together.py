@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from uvicorn._types import ASGI3Application
 
 from howk.flow.ingest import New
-from howk.web.app import App, Reply, Request
+from howk.web.app import App
+from howk.web.messages import Reply, Request
 from howk.web.problems import Problem
 
 _MOST = 128
