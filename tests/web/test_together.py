@@ -20,8 +20,9 @@ from howk.ports.log import Finish, Log, Record
 from howk.runtime.observability import Metrics
 from howk.runtime.wiring import SystemRandom, Tools, engines, wire
 from howk.testing.clock import ManualClock
-from howk.web.app import App, Limits, Reply, Request
+from howk.web.app import App, Limits
 from howk.web.guard import Guard
+from howk.web.messages import Reply, Request
 from howk.web.refusals import Refusals
 from howk.web.together import Group, Together
 
