@@ -8,7 +8,7 @@ from tests.contract.broken_engines import SpoiledState
 from howk.domain.delivery import BREAKER, LIMIT, Standing
 from howk.domain.records import EndpointRow
 from howk.ports.directory import NO_LIMITS
-from howk.ports.state import Ask, Claims, Effect, HotState, Passage, Rebuild, Standings
+from howk.ports.state import Ask, Claim, Claims, Effect, HotState, Passage, Rebuild, Standings
 
 
 class SpoiledApply(SpoiledState):
@@ -51,6 +51,11 @@ class LosesNoProbeEver(SpoiledState):
         kept = [claim for claim in found.due if claim.probe not in self.lent]
         self.lent |= {claim.probe for claim in kept if claim.probe}
         return found._replace(due=kept)
+
+
+class CountsAProbeFromItsClaim(SpoiledState):
+    async def release(self, claims: Sequence[Claim]) -> None:
+        await self.state.release([claim._replace(probe=0) for claim in claims])
 
 
 class KnowsNoPause(SpoiledApply):

@@ -373,6 +373,8 @@ class HoldingMachine(RuleBasedStateMachine):
             line = self.model.lines[PLACES[claim.id][0]]
             if line.out.get(claim.id, (0, 0.0))[0] == claim.token:
                 line.out[claim.id] = (claim.token, self.clock.monotonic() + LOST_AFTER)
+                if claim.probe and claim.probe == line.circuit.gen:
+                    line.probing = self.clock.monotonic() + HOLDING.probe_lease
 
     @rule(seconds=st.sampled_from([1, 2, 5, 60, 600]), keep=st.integers(0, 2))
     def time_passes_and_more_is_claimed(self, seconds: int, keep: int) -> None:

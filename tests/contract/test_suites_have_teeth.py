@@ -168,6 +168,10 @@ async def test_the_log_suite_notices_an_engine_that(
             unruly.LosesNoProbeEver,
             StateSuite.test_a_probe_that_was_let_go_and_does_not_come_back_is_followed_by_another,
         ),
+        (
+            unruly.CountsAProbeFromItsClaim,
+            StateSuite.test_a_probe_that_came_late_into_the_log_has_all_of_its_time_from_then_on,
+        ),
         (unruly.KnowsNoPause, StateSuite.test_nothing_is_let_go_while_an_endpoint_is_paused),
         (unruly.KnowsNoPause, StateSuite.test_the_gate_holds_everything_for_a_paused_endpoint_back),
         (unruly.LetsFreshOnesPassTheQueue, StateSuite.test_fresh_ones_stand_behind_what_is_held_and_admitted_ones_pass),

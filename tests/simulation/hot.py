@@ -631,7 +631,11 @@ class SimulatedHot:
                 self._drop(claim.id)
             out = self._out.get(claim.id)
             if out and out.token == claim.token:
-                self._out[claim.id] = out._replace(until=self._clock.monotonic() + LOST_AFTER)
+                clock = self._clock.monotonic()
+                self._out[claim.id] = out._replace(until=clock + LOST_AFTER)
+                endpoint = self._endpoints.get(out.endpoint)
+                if endpoint and endpoint.row and claim.probe and claim.probe == endpoint.row.circuit.gen:
+                    endpoint.probing_until = clock + self._settings.probe_lease
 
     # Rebuild
 

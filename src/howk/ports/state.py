@@ -283,8 +283,9 @@ class HotState(Protocol):
         ...
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        """These claims are in the log: they are no longer due. Claims whose lease was lost change nothing. With token 0
-        (id, series, gen) was found in a stream: it is no longer due, whoever leases it."""
+        """These claims are in the log: they are no longer due, and the time after which a probe is lost begins now.
+        Claims whose lease was lost change nothing. With token 0 (id, series, gen) was found in a stream: it is no
+        longer due, whoever leases it."""
         ...
 
     async def status(self, ids: Sequence[str]) -> Sequence[Status | None]: ...

@@ -337,6 +337,19 @@ class HoldingSuite(ABC):
             clock.advance(round(self.probe_lease * 1000))
             assert [(c.id, c.probe) for c in await due(state, clock.now())] == [("h2", 7)]
 
+    async def test_a_probe_that_came_late_into_the_log_has_all_of_its_time_from_then_on(self) -> None:
+        clock = ManualClock(NOW)
+        async with self.whole(clock) as state:
+            await knows(state, stood(state="open", gen=7, probe_at=NOW))
+            await state.apply([held("h1"), held("h2")], {})
+            late = await due(state, NOW)
+            clock.advance(round(self.probe_lease * 1000))
+            await state.release(late)
+            clock.advance(round(self.probe_lease * 1000) - 1)
+            assert await due(state, clock.now()) == []
+            clock.advance(1)
+            assert [(c.id, c.probe) for c in await due(state, clock.now())] == [("h2", 7)]
+
     async def test_a_move_of_the_breaker_lets_the_next_probe_go_and_its_close_the_others(self) -> None:
         async with self.whole() as state:
             await knows(state, stood(state="open", gen=7, probe_at=NOW))

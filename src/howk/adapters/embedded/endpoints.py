@@ -298,6 +298,9 @@ class Endpoints:
             out = known.out.get(claim.id) if known else None
             if known and out and out.token == claim.token:
                 known.out[claim.id] = _Out(claim.token, clock + _LOST_AFTER)
+                if claim.probe and claim.probe == known.row.circuit.gen:
+                    # It goes from now on, however long its append took.
+                    known.probing_until = clock + self._holding.probe_lease
 
     def _released(self, known: _Endpoint, now: int, clock: float) -> Release:
         rate, burst = self._rate(known, now)
