@@ -82,6 +82,9 @@ class Trail:
     """The life that wrote a record to be sent first, and when."""
     placed_at: int = -1
     """When its first attempt came into the fresh lane, in steps of the trace."""
+    placed_again: int = -1
+    """When it came for the last time: of two records of one, as of a key that was asked for again once its time had
+    come, settle may know of a time that the first one knows nothing of."""
     passed: dict[Gen, tuple[int, float]] = field(default_factory=dict)
     """Which life's gate let it go, from when on, and it was not sent yet."""
     sent: list[tuple[Gen, int]] = field(default_factory=list)
@@ -129,6 +132,8 @@ class Witness:
         self._webhooks = webhooks
         self._carriers: dict[Where, tuple[Trail, str, Gen]] = {}
         self._probes: dict[str, tuple[str, int, float]] = {}
+        # What the hot state that there is now was told: the gen of each, and whether it has ended.
+        self._told_hot: dict[str, tuple[Gen, bool]] = {}
         self._by_turn: dict[tuple[str, str], list[Trail]] = {}
         self.trails: dict[str, Trail] = {}
         self.open = 0
@@ -230,8 +235,9 @@ class Witness:
             trail.due[gen] = delivery.not_before
             if delivery.admitted and not delivery.probe:
                 self._count_let_go(place, trail, delivery)
-            if entry.stream == PENDING and trail.placed_at < 0:
-                trail.placed_at = len(self._world.trace)
+            if entry.stream == PENDING:
+                trail.placed_again = len(self._world.trace)
+                trail.placed_at = trail.placed_again if trail.placed_at < 0 else trail.placed_at
             self._carry(place, trail, "", gen)
             return trail
         if entry.stream == RESULTS:
@@ -341,9 +347,11 @@ class Witness:
     # Hot state
 
     def rebuilding(self) -> None:
-        """A rebuild begins. What is known of probes dies with what was there before it, within a life too."""
+        """A rebuild begins. What is known of probes dies with what was there before it, within a life too; and an end
+        that settle had told and not finished in the log is known only once settle tells it again."""
         self._probes.clear()
         self._restored.clear()
+        self._told_hot.clear()
 
     def gated(self, asks: Sequence[Ask], passages: Sequence[Passage]) -> None:
         for ask, passage in zip(asks, passages, strict=True):
@@ -360,8 +368,14 @@ class Witness:
     def _check_current(self, trail: Trail, gen: Gen) -> None:
         """However often a record is in the log: none is let go once settle has told what became of the first."""
         assert self.hot is not None
-        if (trail.end or gen < trail.shown) and at_once(self.hot.condition()).valid:
+        at, ended = self._told_hot.get(trail.id, (gen, False))
+        if (ended or gen < at) and at_once(self.hot.condition()).valid:
             self._accuse(trail, f"I4: {gen} was let go, and is at {trail.shown} {trail.end}")
+
+    def _tell_hot(self, status: Status) -> None:
+        gen = (status.series, status.gen)
+        at, ended = self._told_hot.get(status.id, (gen, False))
+        self._told_hot[status.id] = (max(at, gen), ended or status.state in ENDED)
 
     def _may_go(self, trail: Trail, ask: Ask, passage: Passage) -> None:
         row = self._row(ask.endpoint)
@@ -405,6 +419,7 @@ class Witness:
                 if id_ == status.id:
                     del self._probes[endpoint]
             self._moved(trail, status)
+            self._tell_hot(status)
             if trail.end and (trail.damaged or trail.repeated):
                 # Another record of it has ended it, and not the one that is on its way.
                 for out in self._let_go.values():
@@ -418,6 +433,8 @@ class Witness:
         """A rebuild has learned this, and perhaps of an end that hot state was never told before it was lost. What it
         makes of it all is asked when it is whole: the end of what nobody could read is what it learns last."""
         self._restored.update(dict.fromkeys([effect.status.id for effect in effects]))
+        for effect in effects:
+            self._tell_hot(effect.status)
 
     def sealed(self) -> None:
         assert self.hot is not None
@@ -535,7 +552,7 @@ class Witness:
         for other in self._by_turn[mine.turn]:
             if other is trail or other.end:
                 continue
-            placed = other.placed_at if other.webhook.timed else other.webhook.answered_at
+            placed = other.placed_again if other.webhook.timed else other.webhook.answered_at
             if 0 <= placed < begun and not 0 < other.skip_after <= other.failed:
                 self._accuse(trail, f"order: it was sent before {other.id}, which was accepted before it, has ended")
 
