@@ -36,11 +36,17 @@ from howk.ports.telemetry import APPEND, Meter
 MARK = "cancel/"
 """Begins the key of a mark in `howk.state`, before the id of its delivery."""
 _AT_ONCE = 500
+_ORDERED = "/="
 
 
 def key_of(scope: str, delivery: str, ordering_key: str = "") -> str:
     """What decides the order of a delivery's records. An ordering key can't be taken for an id."""
-    return f"{scope}/={ordering_key}" if ordering_key else f"{scope}/{delivery}"
+    return f"{scope}{_ORDERED}{ordering_key}" if ordering_key else f"{scope}/{delivery}"
+
+
+def is_ordered(key: str) -> bool:
+    """Whether it is the key of a record that has an ordering key."""
+    return _ORDERED in key
 
 
 def pending(delivery: Delivery) -> Record:

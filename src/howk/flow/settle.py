@@ -67,7 +67,7 @@ class Settle:
     def _end(self, judgement: Judgement, emit: Emit) -> None:
         # All of them before the first is emitted: what raises here leaves none half done.
         items = judgement.items
-        emissions = [Emission(item.entry, records_of(item), effect_of(item)) for item in items]
+        emissions = [_emission(item) for item in items]
         self._endpoints += judgement.endpoints
         self._marks += marks_of(items)
         for emission in emissions:
@@ -130,6 +130,13 @@ _SAID: dict[str, tuple[Event, str]] = {
     "enabled": ("endpoint_enabled", "the endpoint is enabled"),
     "paused": ("endpoint_paused", "the endpoint is paused: what is for it is held until it is enabled"),
 }
+
+
+def _emission(item: Judged) -> Emission:
+    """Nobody waits for a success without an ordering key that ends what never waited."""
+    records = records_of(item)
+    awaited = bool(records) or journal.is_ordered(item.entry.key)
+    return Emission(item.entry, records, effect_of(item), awaited=awaited)
 
 
 def records_of(item: Judged) -> list[Record]:

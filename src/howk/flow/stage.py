@@ -21,6 +21,7 @@ from howk.ports.telemetry import POISON, STAGE_RETRIES, Meter, Reporter
 _MAX_BYTES_IN_HAND = 64 << 20
 _MAX_PAUSE = 10.0
 _OWED_FOR = 0.1
+_HURRIES_FOR = 0.1
 _FOREVER = 1 << 62
 # Records that fail alone, with none between them that passes, are not the fault of the records.
 _MOST_POISON_IN_A_ROW = 100
@@ -29,12 +30,14 @@ _T = TypeVar("_T")
 
 class Emission(Struct, frozen=True):
     """What came of an entry. `effect` is the room's own, handed back when the records are durable. One that is not
-    `finished` is given back as it was: it is read again at the next start."""
+    `finished` is given back as it was: it is read again at the next start. For one that is not `awaited` nothing goes
+    on sooner, however soon it is taken."""
 
     entry: Entry
     records: Sequence[Record]
     effect: object = None
     finished: bool = True
+    awaited: bool = True
 
 
 Emit = Callable[[Emission], None]
@@ -77,7 +80,8 @@ class Stage:
     else of the process may move, and `appetite` how many more it wants now. With `one_at_a_time` a batch is durable and
     settled before the next is read: for a room whose decisions build on the ones before. With `lazy_finish` progress
     alone, without a record to append, waits for the next append or a tenth of a second: for a room that may be given a
-    record again without harm.
+    record again without harm. With `rest` such a stage waits so many seconds for more to come, between batches of which
+    nothing was awaited lately: what a batch costs whatever is in it is then shared by more.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Stage:
         at_once: int = 256,
         one_at_a_time: bool = False,
         lazy_finish: bool = False,
+        rest: float = 0.0,
         appetite: Callable[[], int] = lambda: _FOREVER,
     ) -> None:
         self.group = group
@@ -106,6 +111,8 @@ class Stage:
         self._reporter = reporter
         self._one_at_a_time = one_at_a_time
         self._lazy_finish = lazy_finish
+        self._rest = rest
+        self._hurries_until = 0.0
         self._appetite = appetite
         self._owed: dict[Place, list[int]] = {}
         self._owed_until = 0.0
@@ -204,8 +211,15 @@ class Stage:
                 return
             if self._one_at_a_time:
                 await self._idle.wait()
+                if self._may_rest(len(batch)):
+                    await asyncio.sleep(self._rest)
             # Neither an engine nor a room need have let anybody else run.
             await asyncio.sleep(0)
+
+    def _may_rest(self, taken: int) -> bool:
+        """Whether more may come before the next batch: not where more was there already."""
+        time = asyncio.get_running_loop().time
+        return self._rest > 0 and taken < self._at_once and time() >= self._hurries_until
 
     def _tell_damage(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
@@ -317,6 +331,8 @@ class Stage:
                 await self._append(records)
             if emissions:
                 await self._insist(lambda emissions=emissions: self._room.settled(emissions))
+                if self._rest and any(emission.awaited for emission in emissions):
+                    self._hurries_until = time() + _HURRIES_FOR
             self._in_hand -= len(emissions)
             self._bytes_in_hand -= sum([len(emission.entry.value) for emission in emissions])
             if self._in_hand == 0:

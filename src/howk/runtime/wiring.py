@@ -51,6 +51,7 @@ from howk.runtime.keys import open_sealer
 from howk.runtime.settings import Settings, unbuilt_engines
 
 _SETTLE_WINDOW = 1_024
+_SETTLE_RESTS = 0.01
 # What comes to the door meanwhile waits for no more than these to be signed and sent.
 _DELIVER_AT_ONCE = 64
 # A sixteenth of what may wait holds a burst of 500 to one endpoint.
@@ -242,6 +243,7 @@ def wire(settings: Settings, trust: Trust, engines: Engines, tools: Tools) -> Ho
             reporter,
             one_at_a_time=True,
             lazy_finish=True,
+            rest=_SETTLE_RESTS,
         ),
         schedule=ticker,
         recall=recall,
