@@ -517,10 +517,11 @@ class Witness:
         if trail.repeated:
             # A delivery that stands in the log twice may be sent once for each, until the first outcome is settled.
             return
-        if trail.end:
-            self._accuse(trail, f"I2: it was sent though it had ended {trail.end}")
-        # Where progress is an act of its own, a kill may have lost it alone: the record is read and sent again.
+        # Where progress is an act of its own, a kill may have lost it alone: the record is read and sent again, and may
+        # have passed the gate before settle told of its end.
         lost = not self._world.climate.atomic and before and max(before) < self.number
+        if trail.end and not lost:
+            self._accuse(trail, f"I2: it was sent though it had ended {trail.end}")
         if gen in trail.results and not lost:
             self._accuse(trail, f"I4: {gen} was sent though its outcome was durable")
         if self.number in before:
